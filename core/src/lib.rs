@@ -1,0 +1,12 @@
+//! The decisions of `DelugeFS`: what a tree is, how trees merge, who shall hold which bytes, when nodes talk.
+//!
+//! Everything here is pure: no clock, disk, socket, thread or async. Time, randomness and identity are
+//! arguments. The other crates act on what is decided here.
+
+pub mod change;
+pub mod entry;
+pub mod ids;
+pub mod limits;
+pub mod name;
+pub mod settings;
+pub mod time;

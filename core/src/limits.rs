@@ -1,0 +1,25 @@
+//! Limits on what may grow, each with its unit and reason.
+
+/// Earlier contents remembered in a file's descriptor: enough to fall back to after a power cut.
+pub const PREVIOUS_MAX: usize = 4;
+
+/// Bytes of a node's label: it ends up in file names of conflict copies.
+pub const LABEL_BYTES_MAX: usize = 64;
+
+/// Bytes of a volume's name.
+pub const VOLUME_NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of a symbolic link's target (`PATH_MAX` of Linux, less its NUL).
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+
+/// Bytes of one extended attribute's name (`XATTR_NAME_MAX` of Linux).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of one extended attribute's value (`XATTR_SIZE_MAX` of Linux).
+pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
+
+/// Bytes of all extended attributes of one entry: they travel in each version of its descriptor.
+pub const XATTRS_BYTES_MAX: usize = 256 * 1024;
+
+/// Largest `inline_max` a volume may have, in bytes: larger files are better served by the swarm.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;

@@ -1,0 +1,2 @@
+//! `delugefs`
+fn main() {}
