@@ -1,0 +1,9 @@
+//! The command line: raw arguments, then checked ones.
+
+mod arguments;
+pub mod units;
+
+pub use arguments::{
+    Arguments, Command, NodeArguments, Options, Select, SetArguments, StatusArguments,
+    StopArguments, UsageError, WhereArguments, apply_setting,
+};
