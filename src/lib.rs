@@ -3,6 +3,7 @@
 //! The decisions are in `delugefs_core`; Git, `BitTorrent` and mDNS are behind their crates; here they are wired
 //! together, and given a command line, a filesystem in our words, and a FUSE skin.
 
+pub mod bytes;
 pub mod cli;
 pub mod control;
 pub mod root;

@@ -26,6 +26,7 @@ pub struct Arguments {
 }
 
 /// What a node is started with, as given.
+#[allow(clippy::struct_excessive_bools)] // each is a flag of its own
 #[derive(Debug, Clone, Args)]
 pub struct NodeArguments {
     /// The volume's name (NAME#UUIDPREFIX where two volumes have one name)

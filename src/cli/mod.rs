@@ -1,6 +1,7 @@
 //! The command line: raw arguments, then checked ones.
 
 mod arguments;
+pub mod background;
 pub mod units;
 
 pub use arguments::{

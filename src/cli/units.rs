@@ -145,7 +145,7 @@ mod tests {
             let time = Duration::from_secs(seconds);
             assert_eq!(parse_time(&show_time(time)), Ok(time));
         }
-        assert_eq!(show_time(Duration::from_secs(604_800)), "7d");
+        assert_eq!(show_time(Duration::from_hours(168)), "7d");
     }
 
     #[test]

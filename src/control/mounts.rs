@@ -21,10 +21,7 @@ pub struct Mounted {
 pub fn find_mount(path: &Path) -> io::Result<Option<Mounted>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     let inside = |mounted: &Mounted| path.starts_with(&mounted.mount);
-    Ok(parse_mountinfo(&table)
-        .into_iter()
-        .filter(inside)
-        .next_back())
+    Ok(parse_mountinfo(&table).into_iter().rfind(inside))
 }
 
 /// Our mounts in a text of the form of `/proc/self/mountinfo` (see proc(5)).

@@ -1,7 +1,7 @@
 //! `node.toml`: who this node is.
 
 use super::{FORMAT, Layout, RootError};
-use delugefs_core::ids::{IncarnationId, NodeId, VolumeId};
+use delugefs_core::ids::{IncarnationId, NodeId, ParseIdError, VolumeId};
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -190,12 +190,19 @@ impl NodeFile {
             link: key(&stored.link_key, "link_key")?,
         };
         let volume = VolumeName {
-            id: stored.volume.id.parse().map_err(to_text)?,
+            id: stored
+                .volume
+                .id
+                .parse()
+                .map_err(|e: ParseIdError| e.to_string())?,
             name: stored.volume.name,
         };
         Ok(Self {
             identity: Identity {
-                node: stored.node.parse().map_err(to_text)?,
+                node: stored
+                    .node
+                    .parse()
+                    .map_err(|e: ParseIdError| e.to_string())?,
                 keys,
                 volume,
             },
@@ -264,10 +271,6 @@ impl NodeFile {
         self.journal_floor = self.journal_floor.max(committed);
         Ok(Renewal::Copied)
     }
-}
-
-fn to_text(error: delugefs_core::ids::ParseIdError) -> String {
-    error.to_string()
 }
 
 fn to_hex(bytes: &[u8]) -> String {
