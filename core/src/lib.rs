@@ -5,6 +5,7 @@
 
 pub mod change;
 pub mod entry;
+pub mod holdings;
 pub mod ids;
 pub mod limits;
 pub mod name;
