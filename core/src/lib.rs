@@ -9,5 +9,6 @@ pub mod holdings;
 pub mod ids;
 pub mod limits;
 pub mod name;
+pub mod plan;
 pub mod settings;
 pub mod time;
