@@ -6,4 +6,5 @@
 pub mod bytes;
 pub mod cli;
 pub mod control;
+pub mod node;
 pub mod root;

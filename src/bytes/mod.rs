@@ -2,4 +2,5 @@
 //! what to let go.
 
 pub mod catalogue;
+pub mod holdings;
 pub mod retention;
