@@ -11,4 +11,5 @@ pub mod limits;
 pub mod name;
 pub mod plan;
 pub mod settings;
+pub mod sync;
 pub mod time;
