@@ -14,4 +14,5 @@ pub mod merge;
 pub mod name;
 pub mod plan;
 pub mod settings;
+pub mod sync;
 pub mod time;

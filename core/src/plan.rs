@@ -206,8 +206,9 @@ fn weight(free: u64) -> u64 {
 /// -log2 of `chance` / 2^64, with 32 bits behind the point.
 fn minus_log2(chance: u64) -> u64 {
     let chance = chance | 1;
-    let mut mantissa = chance << chance.leading_zeros();
-    let mut log = u64::from(63 - chance.leading_zeros()) << 32;
+    let whole = chance.ilog2();
+    let mut mantissa = chance << (63 - whole);
+    let mut log = u64::from(whole) << 32;
     for bit in (0..32).rev() {
         // mantissa is in [1, 2) with 63 bits behind the point; its square tells the next bit.
         let square = (u128::from(mantissa) * u128::from(mantissa)) >> 63;

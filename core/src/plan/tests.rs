@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 
 use super::*;
 use crate::ids::VolumeId;
@@ -42,7 +42,7 @@ fn nodes(free: &[u64]) -> BTreeMap<NodeId, NodeFacts> {
         .collect()
 }
 
-fn subject<'a>(content: ContentRef, holders: &'a BTreeSet<NodeId>) -> Subject<'a> {
+fn subject(content: ContentRef, holders: &BTreeSet<NodeId>) -> Subject<'_> {
     static NOBODY: BTreeSet<NodeId> = BTreeSet::new();
     Subject {
         content,
