@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::merge;
-use super::testing::{self, Author, Work, all_bytes, bytes, works};
+use super::testing::{Author, Work, all_bytes, bytes, edits, works};
 use crate::memory_tree::MemoryTree;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,11 +108,15 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
+    steps_of(works(6))
+}
+
+fn steps_of(works: impl Strategy<Value = Vec<Work>>) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        3 => (0..4_usize, works(4)).prop_map(|(author, works)| Step::Work(author, works)),
-        2 => (0..4_usize, 0..4_usize).prop_map(|(to, from)| Step::Pull(to, from)),
+        4 => (0..4_usize, works).prop_map(|(author, works)| Step::Work(author, works)),
+        3 => (0..4_usize, 0..4_usize).prop_map(|(to, from)| Step::Pull(to, from)),
     ];
-    proptest::collection::vec(step, 1..24)
+    proptest::collection::vec(step, 1..30)
 }
 
 struct Cluster {
@@ -168,10 +172,10 @@ impl Cluster {
 }
 
 proptest! {
-    #![proptest_config(testing::cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn nothing_unseen_is_lost_whatever_the_graph(start in works(8), steps in steps()) {
+    fn nothing_unseen_is_lost_whatever_the_graph(start in works(20), steps in steps()) {
         let mut cluster = Cluster::new(&start);
         for step in &steps {
             cluster.step(step);
@@ -184,7 +188,20 @@ proptest! {
     }
 
     #[test]
-    fn all_come_to_one_head(start in works(8), steps in steps(), last in works(3)) {
+    fn nothing_unseen_is_lost_where_few_files_are_edited_by_all(
+        start in works(6),
+        steps in steps_of(edits(2)),
+    ) {
+        let mut cluster = Cluster::new(&start);
+        for step in &steps {
+            cluster.step(step);
+            let heads = cluster.all_heads();
+            cluster.check(&heads)?;
+        }
+    }
+
+    #[test]
+    fn all_come_to_one_head(start in works(20), steps in steps(), last in works(3)) {
         let mut cluster = Cluster::new(&start);
         for step in &steps {
             cluster.step(step);

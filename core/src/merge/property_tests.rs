@@ -52,7 +52,7 @@ fn applied(base: &MemoryTree, changes: &Changes) -> MemoryTree {
 }
 
 fn three_works() -> impl Strategy<Value = [Vec<Work>; 3]> {
-    [works(14), works(8), works(8)]
+    [works(30), works(12), works(12)]
 }
 
 /// Whether a side has other bytes in an entry than the base, or newly written ones.
@@ -62,7 +62,7 @@ fn is_edited(base: &MemoryTree, placed: &Placed) -> bool {
 }
 
 proptest! {
-    #![proptest_config(testing::cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
     fn sides_may_be_swapped(works in three_works()) {
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn work_in_different_directories_adds_up(works in [works(8), works(8), works(8)]) {
+    fn work_in_different_directories_adds_up(works in [works(20), works(20), works(12)]) {
         let mut base = MemoryTree::new();
         let mut halves = Vec::new();
         for (number, works) in works.iter().take(2).enumerate() {

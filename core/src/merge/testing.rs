@@ -10,11 +10,6 @@ use crate::name::Name;
 use crate::time::Timestamp;
 use proptest::prelude::*;
 
-/// Some times as many cases as `PROPTEST_CASES` says (256 unless set).
-pub(super) fn cases(times: u32) -> ProptestConfig {
-    ProptestConfig::with_cases(ProptestConfig::default().cases.saturating_mul(times))
-}
-
 /// Few names, so that they clash.
 const NAMES: [&str; 4] = ["a", "b.txt", "c", "d"];
 
@@ -31,8 +26,8 @@ pub(super) struct Work {
     name: u8,
 }
 
-pub(super) fn work() -> impl Strategy<Value = Work> {
-    (0..22_u8, any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(what, which, target, name)| Work {
+fn work(what: impl Strategy<Value = u8>) -> impl Strategy<Value = Work> {
+    (what, any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(what, which, target, name)| Work {
         what,
         which,
         target,
@@ -40,8 +35,15 @@ pub(super) fn work() -> impl Strategy<Value = Work> {
     })
 }
 
+/// Everything that users do.
 pub(super) fn works(most: usize) -> impl Strategy<Value = Vec<Work>> {
-    proptest::collection::vec(work(), 0..=most)
+    proptest::collection::vec(work(0..22_u8), 0..=most)
+}
+
+/// Only writing, now and then renaming or removing, what is there.
+pub(super) fn edits(most: usize) -> impl Strategy<Value = Vec<Work>> {
+    let what = prop_oneof![6 => Just(8_u8), 1 => Just(12_u8), 1 => Just(17_u8)];
+    proptest::collection::vec(work(what), 0..=most)
 }
 
 /// Somebody who works on a tree.
