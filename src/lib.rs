@@ -1,1 +1,4 @@
-//! Placeholder.
+//! `DelugeFS`: a filesystem made of spare disks.
+
+pub mod link;
+pub mod net;
