@@ -24,6 +24,7 @@ mod exchange;
 mod heads;
 pub mod limits;
 mod links;
+mod told;
 
 pub use event::{
     Authors, Config, DialFailure, Direction, Effect, Event, Evidence, LinkId, LinkUp, Message, Now,

@@ -5,6 +5,7 @@ use super::event::{Effect, Evidence, LinkId, Message, Now, Positions};
 use super::limits::{
     HOLDINGS_ASKS_MAX, HOLDINGS_INTERVAL, HOLDINGS_PATIENCE, HOLDINGS_RETRY_MAX, HOLDINGS_RETRY_MIN,
 };
+use super::told::Told;
 use crate::ids::{IncarnationId, NodeId};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,8 +14,7 @@ use std::collections::BTreeMap;
 struct Peer {
     link: LinkId,
     incarnation: IncarnationId,
-    announced: Positions,
-    told: Option<(Positions, Now)>,
+    positions: Told<Positions>,
     failures: u32,
     retry_at: Now,
 }
@@ -56,8 +56,7 @@ impl Exchange {
         let peer = Peer {
             link,
             incarnation,
-            announced: Positions::new(),
-            told: None,
+            positions: Told::default(),
             failures: 0,
             retry_at: Now::ZERO,
         };
@@ -80,14 +79,14 @@ impl Exchange {
             return;
         };
         let own = |positions: &Positions| positions.get(&self.incarnation).copied().unwrap_or(0);
-        let (seen, before) = (own(&positions), own(&peer.announced));
+        let (seen, before) = (own(&positions), own(&peer.positions.announced));
         if seen > own(&self.ours) && seen > before {
             agenda.push(Effect::SuspectIdentity {
                 peer: node,
                 evidence: Evidence::Holdings(seen),
             });
         }
-        peer.announced = positions;
+        peer.positions.hear(positions, &self.ours);
     }
 
     pub(super) fn applied(&mut self, batch: &BatchEnd, now: Now, jitter: &mut Jitter) {
@@ -119,13 +118,7 @@ impl Exchange {
 
     fn announce(&mut self, agenda: &mut Agenda) {
         for peer in self.peers.values_mut() {
-            let at = match &peer.told {
-                None => Now::ZERO,
-                Some((told, at)) if *told != self.ours => *at + HOLDINGS_INTERVAL,
-                Some(_) => continue,
-            };
-            if peer.announced != self.ours && agenda.due(at) {
-                peer.told = Some((self.ours.clone(), agenda.now));
+            if peer.positions.is_due(&self.ours, HOLDINGS_INTERVAL, agenda) {
                 agenda.send(peer.link, Message::Holdings(self.ours.clone()));
             }
         }
@@ -161,12 +154,16 @@ impl Exchange {
         let mut best: BTreeMap<IncarnationId, (Reverse<bool>, Reverse<u64>, NodeId)> =
             BTreeMap::new();
         for (node, peer) in &self.peers {
-            let news = peer.announced.iter().filter(|(incarnation, position)| {
-                let ours = self.ours.get(incarnation).copied().unwrap_or(0);
-                **position > ours
-                    && **incarnation != self.incarnation
-                    && !self.asks.contains_key(incarnation)
-            });
+            let news = peer
+                .positions
+                .announced
+                .iter()
+                .filter(|(incarnation, position)| {
+                    let ours = self.ours.get(incarnation).copied().unwrap_or(0);
+                    **position > ours
+                        && **incarnation != self.incarnation
+                        && !self.asks.contains_key(incarnation)
+                });
             for (incarnation, position) in news {
                 if !agenda.due(peer.retry_at) {
                     break;

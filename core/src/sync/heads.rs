@@ -3,9 +3,10 @@
 use super::agenda::{Agenda, Jitter, pause};
 use super::event::{Authors, Effect, Evidence, LinkId, Message, Now, Outcome, PullId};
 use super::limits::{
-    ANNOUNCE_INTERVAL, ANNOUNCE_REPEAT, KNOWN_HEADS_MAX, PULL_PATIENCE, PULL_RETRY_MAX,
-    PULL_RETRY_MIN, PULLS_FRUITLESS_MAX, PULLS_MAX,
+    ANNOUNCE_INTERVAL, KNOWN_HEADS_MAX, PULL_PATIENCE, PULL_RETRY_MAX, PULL_RETRY_MIN,
+    PULLS_FRUITLESS_MAX, PULLS_MAX,
 };
+use super::told::Told;
 use crate::ids::{CommitId, IncarnationId, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,12 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug)]
 struct Peer {
     link: LinkId,
-    /// What it announced last.
-    announced: Authors,
+    heads: Told<Authors>,
     /// Announced heads that a pull from it did not bring: it is behind, or lies. Either way not news.
     settled: Authors,
-    /// What we told it last, and when.
-    told: Option<(Authors, Now)>,
     /// When it was last pulled from, so that peers take turns.
     pulled: Now,
     failures: u32,
@@ -85,9 +83,8 @@ impl Heads {
         self.disconnect(peer);
         let state = Peer {
             link,
-            announced: Authors::new(),
+            heads: Told::default(),
             settled: Authors::new(),
-            told: None,
             pulled: Now::ZERO,
             failures: 0,
             fruitless: 0,
@@ -105,9 +102,9 @@ impl Heads {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
-        let before = state.announced.get(&self.incarnation).copied();
+        let before = state.heads.announced.get(&self.incarnation).copied();
         let own = authors.get(&self.incarnation).copied();
-        state.announced = authors;
+        state.heads.hear(authors, &self.ours);
         if let Some(head) = own.filter(|head| before != Some(*head))
             && !self.is_known(self.incarnation, head)
         {
@@ -148,7 +145,7 @@ impl Heads {
             let times = peer.fruitless - PULLS_FRUITLESS_MAX;
             peer.retry_at = now + jitter.spread(pause(times, PULL_RETRY_MIN, PULL_RETRY_MAX));
         }
-        let announced = &peer.announced;
+        let announced = &peer.heads.announced;
         peer.settled.extend(missing);
         peer.settled
             .retain(|author, head| announced.get(author) == Some(head));
@@ -172,7 +169,8 @@ impl Heads {
 
     /// What a peer has and we have not, as far as we know. Our own chain nobody else moves forward.
     fn missing(&self, peer: &Peer) -> Authors {
-        peer.announced
+        peer.heads
+            .announced
             .iter()
             .filter(|(author, head)| {
                 **author != self.incarnation
@@ -185,16 +183,7 @@ impl Heads {
 
     fn announce(&mut self, agenda: &mut Agenda) {
         for peer in self.peers.values_mut() {
-            if peer.announced == self.ours {
-                continue;
-            }
-            let at = match &peer.told {
-                None => Now::ZERO,
-                Some((told, at)) if *told == self.ours => *at + ANNOUNCE_REPEAT,
-                Some((_, at)) => *at + ANNOUNCE_INTERVAL,
-            };
-            if agenda.due(at) {
-                peer.told = Some((self.ours.clone(), agenda.now));
+            if peer.heads.is_due(&self.ours, ANNOUNCE_INTERVAL, agenda) {
                 agenda.send(peer.link, Message::Heads(self.ours.clone()));
             }
         }

@@ -42,8 +42,8 @@ pub const COMMIT_RETRY_MAX: Duration = Duration::from_secs(10);
 /// Announcements of heads to one peer keep this distance.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Heads are told again after this, to a peer that has not told the same since: its pulls may have failed
-/// for longer than it remembers.
+/// Heads and holdings are told again after this, to a peer that has not told the same since: nothing else
+/// would tell it again that it lacks something.
 pub const ANNOUNCE_REPEAT: Duration = Duration::from_secs(10);
 
 /// Announcements of holdings to one peer keep this distance.

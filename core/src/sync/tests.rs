@@ -407,7 +407,8 @@ fn holdings_are_asked_of_their_author_first_and_of_others_when_it_fails() {
         rig.pass_with(&[1, 2], HOLDINGS_RETRY_MAX).contains(&ask(2)),
         "tried again"
     );
-    let effects = rig.on(applied(2, 9, true));
+    let mut effects = rig.on(applied(2, 9, true));
+    effects.extend(rig.pass(HOLDINGS_INTERVAL));
     let told: Vec<_> = effects
         .iter()
         .filter(|e| {
@@ -421,6 +422,19 @@ fn holdings_are_asked_of_their_author_first_and_of_others_when_it_fails() {
         })
         .collect();
     assert_eq!(told.len(), 1, "relayed to 1: {effects:?}");
+}
+
+#[test]
+fn who_repeats_itself_is_answered_once() {
+    let mut rig = Rig::new(&[]);
+    rig.up(1);
+    rig.tell(1, &[(1, 7)]);
+    rig.pulled(0, &[(1, 7)]);
+    rig.pass(GATHER);
+    let answer = rig.tell(1, &[(1, 7)]);
+    assert_eq!(announcements(&answer), [(1, heads(&[(1, 7)]))]);
+    rig.pass(ANNOUNCE_INTERVAL);
+    assert_eq!(announcements(&rig.tell(1, &[(1, 7)])), []);
 }
 
 #[test]
