@@ -280,14 +280,14 @@ impl Inner {
         }
         if lock(&self.index).get(&content).is_none() {
             self.check_room(info)?;
-            return self.open_partial(self.write_have(info)?);
+            return self.open_partial(&self.write_have(info)?);
         }
         let usable = self.load_have(&content)?.filter(|_| self.has_length(info));
         let have = match usable {
             Some(have) => have,
             None => self.write_have(info)?,
         };
-        self.open_partial(have)
+        self.open_partial(&have)
     }
 
     /// The data file is as it was when bits were set. If not, no bit may be believed: neither now nor
@@ -360,7 +360,7 @@ impl Inner {
         Ok(have)
     }
 
-    fn open_partial(self: &Arc<Self>, have: Have) -> Result<Arc<PartialContent>, StoreError> {
+    fn open_partial(self: &Arc<Self>, have: &Have) -> Result<Arc<PartialContent>, StoreError> {
         let (content, length) = (have.info.info_hash(), have.info.length());
         let path = self.path(&content);
         let data = self.open_writable(&path)?;
@@ -372,7 +372,7 @@ impl Inner {
             data,
             have: Some(have_file),
         };
-        let partial = Arc::new(PartialContent::new(self.clone(), &have, files));
+        let partial = Arc::new(PartialContent::new(self.clone(), have, files));
         let live = Arc::downgrade(&partial);
         let slot = Slot::Partial(Box::new(PartialSlot { length, live }));
         lock(&self.index).insert(content, slot);

@@ -32,8 +32,9 @@ struct Root {
 
 impl Root {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { dir }
+        // In memory where there is such a folder: each test makes hundreds of directories many times.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self { dir: dir.unwrap() }
     }
 
     fn open(&self) -> ContentStore {

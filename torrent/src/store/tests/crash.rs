@@ -4,11 +4,11 @@ use super::faults::{ENOSPC, FaultyDisk, Operation};
 use super::*;
 
 /// Runs a story on a disk that stops at its n-th operation, for every n until the story runs through;
-/// `check` sees the folder as the next process finds it.
+/// `inspect` sees the folder as the next process finds it.
 fn at_each_step(
     prepare: impl Fn(&Root),
-    story: impl Fn(&Root, &ContentStore) -> Result<(), StoreError>,
-    check: impl Fn(&Root, bool),
+    work: impl Fn(&Root, &ContentStore) -> Result<(), StoreError>,
+    inspect: impl Fn(&Root, bool),
 ) {
     for step in 1.. {
         let root = Root::new();
@@ -16,9 +16,9 @@ fn at_each_step(
         let disk = Arc::new(FaultyDisk::default());
         let store = ContentStore::open_on(root.dir.path(), disk.clone()).unwrap();
         disk.fail_at(disk.operations() + step, u32::MAX);
-        let result = story(&root, &store);
+        let result = work(&root, &store);
         drop(store);
-        check(&root, result.is_ok());
+        inspect(&root, result.is_ok());
         if disk.failures() == 0 {
             assert!(step > 3 && result.is_ok(), "the story touches the disk");
             return;
@@ -92,7 +92,7 @@ fn sealing_stopped_at_each_step() {
             let staged = root.stage(&bytes);
             store.seal(&staged)?;
             let synced = store.sync().failed;
-            synced.into_iter().map(|(_, error)| Err(error)).collect()
+            synced.into_iter().try_for_each(|(_, error)| Err(error))
         },
         |root, _| {
             let store = root.open();
