@@ -242,3 +242,82 @@ impl Tree for MemoryTree {
         Ok(self.list(directory).cloned().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn id(number: u8) -> EntryId {
+        EntryId::new([number; 16])
+    }
+
+    fn directory(number: u8, parent: EntryId, name: &str) -> Placed {
+        let mut placed = MemoryTree::new().get(EntryId::ROOT).unwrap().clone();
+        placed.parent = parent;
+        placed.name = Name::parse(name.as_bytes()).unwrap();
+        placed.entry.id = id(number);
+        placed
+    }
+
+    fn with(tree: &MemoryTree, all: &[Placed]) -> Changes {
+        let change = |placed: &Placed| Change {
+            before: tree.get(placed.entry.id).cloned(),
+            after: Some(placed.clone()),
+        };
+        all.iter().map(|p| (p.entry.id, change(p))).collect()
+    }
+
+    #[test]
+    fn names_may_be_swapped_but_not_shared() {
+        let mut tree = MemoryTree::new();
+        let (a, b) = (
+            directory(1, EntryId::ROOT, "a"),
+            directory(2, EntryId::ROOT, "b"),
+        );
+        tree.apply(&with(&tree, &[a, b])).unwrap();
+        let swapped = [
+            directory(1, EntryId::ROOT, "b"),
+            directory(2, EntryId::ROOT, "a"),
+        ];
+        let both = with(&tree, &swapped);
+        let one = with(&tree, &swapped[..1]);
+        assert_eq!(tree.apply(&one), Err(TreeError::Clash(id(2), id(1))));
+        assert_eq!(tree.apply(&both), Ok(()));
+        assert_eq!(
+            tree.paths(),
+            BTreeMap::from([("a".into(), id(2)), ("b".into(), id(1))])
+        );
+        assert_eq!(tree.apply(&both), Err(TreeError::OtherBefore(id(1))));
+    }
+
+    #[test]
+    fn what_is_no_tree_is_found() {
+        let mut tree = MemoryTree::new();
+        tree.apply(&with(&tree, &[directory(1, id(9), "a")]))
+            .unwrap();
+        assert_eq!(tree.check(), Err(TreeError::NoParent(id(1))));
+        let cycle = [directory(1, id(2), "a"), directory(2, id(1), "b")];
+        tree.apply(&with(&tree, &cycle)).unwrap();
+        assert!(matches!(tree.check(), Err(TreeError::Cycle(_))));
+    }
+
+    #[test]
+    fn a_difference_leads_from_one_tree_to_the_other() {
+        let mut one = MemoryTree::new();
+        one.apply(&with(
+            &one,
+            &[directory(1, EntryId::ROOT, "a"), directory(2, id(1), "b")],
+        ))
+        .unwrap();
+        let mut other = MemoryTree::new();
+        other
+            .apply(&with(&other, &[directory(2, EntryId::ROOT, "b")]))
+            .unwrap();
+        let changes = one.diff(&other);
+        assert_eq!(changes.len(), 2);
+        one.apply(&changes).unwrap();
+        assert_eq!(one, other);
+        assert!(one.diff(&other).is_empty());
+    }
+}

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::merge;
-use super::testing::{self, Author, Work, all_bytes, bytes, works};
+use super::testing::{self, Author, Work, all_bytes, bytes, moves, works};
 use crate::change::Changes;
 use crate::entry::{Kind, Placed};
 use crate::ids::EntryId;
@@ -52,7 +52,10 @@ fn applied(base: &MemoryTree, changes: &Changes) -> MemoryTree {
 }
 
 fn three_works() -> impl Strategy<Value = [Vec<Work>; 3]> {
-    [works(30), works(12), works(12)]
+    prop_oneof![
+        2 => [works(30), works(12), works(12)],
+        1 => [moves(30), moves(12), moves(12)],
+    ]
 }
 
 /// Whether a side has other bytes in an entry than the base, or newly written ones.
