@@ -31,6 +31,8 @@ pub struct Listed {
 pub trait Names: Send + Sync {
     /// All entries of a directory.
     fn directory(&self, tree: TreeId) -> Result<Vec<Listed>, FsError>;
+    /// The root directory's own entry, in the tree of a commit.
+    fn root(&self, tree: TreeId) -> Result<Entry, FsError>;
 }
 
 /// A content that [`Contents::seal`] has taken.
