@@ -94,15 +94,12 @@ impl Known {
         if now.as_ref() == self.told.get(&node) {
             return Vec::new();
         }
-        match now {
-            Some(peer) => {
-                self.told.insert(node, peer.clone());
-                vec![Event::Found(peer)]
-            }
-            None => {
-                self.told.remove(&node);
-                vec![Event::Lost(node)]
-            }
+        if let Some(peer) = now {
+            self.told.insert(node, peer.clone());
+            vec![Event::Found(peer)]
+        } else {
+            self.told.remove(&node);
+            vec![Event::Lost(node)]
         }
     }
 

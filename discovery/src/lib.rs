@@ -100,7 +100,7 @@ pub struct Discovery {
 impl Discovery {
     /// Announces a node and looks for others.
     pub fn start(
-        announcement: Announcement,
+        announcement: &Announcement,
         sources: &Sources,
     ) -> Result<(Self, Receiver<Event>), DiscoveryError> {
         Self::run(Some(announcement), sources)
@@ -112,23 +112,23 @@ impl Discovery {
     }
 
     fn run(
-        announcement: Option<Announcement>,
+        announcement: Option<&Announcement>,
         sources: &Sources,
     ) -> Result<(Self, Receiver<Event>), DiscoveryError> {
         let (events, receiver) = channel(EVENTS_MAX);
-        let outlet = Outlet::new(announcement.as_ref(), events);
+        let outlet = Outlet::new(announcement, events);
         let registry = if sources.registry.is_empty() {
             None
         } else {
             let directories = sources.registry.clone();
             Some(registry::Registry::start(
                 directories,
-                announcement.clone(),
+                announcement.cloned(),
                 outlet.clone(),
             )?)
         };
         let mdns = if sources.mdns {
-            Some(mdns::Mdns::start(announcement.as_ref(), outlet)?)
+            Some(mdns::Mdns::start(announcement, outlet)?)
         } else {
             None
         };

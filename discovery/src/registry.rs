@@ -11,6 +11,7 @@ use crate::{Announcement, Outlet, Peer};
 use rustix::fs::{self as unix, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -149,7 +150,7 @@ impl Watch {
             let Ok(name) = entry.file_name().to_str() else {
                 continue;
             };
-            if !name.ends_with(".json") {
+            if Path::new(name).extension() != Some(OsStr::new("json")) {
                 continue;
             }
             let path = directory.join(name);

@@ -42,6 +42,9 @@ pub const SITE_BYTES_MAX: usize = 64;
 /// Bytes of a reason or problem; longer ones are cut by the sender.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
+/// The newest type that is known here.
+const TYPE_MAX: u8 = 15;
+
 /// A message that cannot be sent: a list or text is over its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a message's {0} is over its limit")]
@@ -112,11 +115,15 @@ pub fn split_frame(incoming: &mut BytesMut) -> Result<Option<Bytes>, LinkError> 
 /// Reads a frame without its length; `None` for a message of a newer version. Takes any bytes
 /// (a fuzz target's entry).
 pub fn decode(frame: Bytes) -> Result<Option<Message>, LinkError> {
-    read(&mut Reader(frame)).ok_or_else(|| LinkError::protocol("a message is malformed"))
+    if frame.first().is_some_and(|kind| *kind > TYPE_MAX) {
+        return Ok(None);
+    }
+    let message = read(&mut Reader(frame));
+    let malformed = || LinkError::protocol("a message is malformed");
+    message.map(Some).ok_or_else(malformed)
 }
 
-/// `None` is malformed, `Some(None)` is unknown.
-fn read(reader: &mut Reader) -> Option<Option<Message>> {
+fn read(reader: &mut Reader) -> Option<Message> {
     let message = match reader.u8()? {
         1 => Message::Hello(read_hello(reader)?),
         2 => Message::Heads(read_heads(reader)?),
@@ -150,9 +157,9 @@ fn read(reader: &mut Reader) -> Option<Option<Message>> {
         15 => Message::Problem {
             text: reader.text(TEXT_BYTES_MAX)?,
         },
-        _ => return Some(None),
+        _ => return None,
     };
-    Some(Some(message))
+    Some(message)
 }
 
 fn write_hello(out: &mut Writer, hello: &Hello) -> Result<(), TooLarge> {

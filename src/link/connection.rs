@@ -176,7 +176,7 @@ async fn drain<S: AsyncRead + AsyncWrite + Unpin>(
 async fn cut_off(cut: &mut watch::Receiver<bool>) {
     while cut.changed().await.is_ok() {}
     if *cut.borrow() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -216,10 +216,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Receiver<S> {
                 }
             }
             if !self.fill().await? {
-                return match self.incoming.is_empty() {
-                    true => Ok(None),
-                    false => Err(LinkError::protocol("the stream ends in half a message")),
-                };
+                if self.incoming.is_empty() {
+                    return Ok(None);
+                }
+                return Err(LinkError::protocol("the stream ends in half a message"));
             }
         }
     }

@@ -28,7 +28,7 @@ const SORTED_MAX: usize = 32;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Refusals are logged once in this time, with how many there were.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How much others may ask of this port.
 #[derive(Debug, Clone, Copy)]

@@ -57,7 +57,7 @@ pub struct Policy {
 impl Policy {
     /// Besides loopback, link-local and private addresses: the networks that interfaces are in, and
     /// hosts that the owner named (`--peer`).
-    pub fn new(on_link: Vec<Prefix>, named: BTreeSet<IpAddr>) -> Self {
+    pub fn new(on_link: Vec<Prefix>, named: &BTreeSet<IpAddr>) -> Self {
         let mut on_link = on_link;
         on_link.retain(Prefix::is_local_network);
         let named = named.iter().map(IpAddr::to_canonical).collect();
@@ -109,7 +109,7 @@ pub struct Gate {
 impl Gate {
     /// `named`: hosts allowed besides the local ones.
     pub fn new(named: BTreeSet<IpAddr>) -> Self {
-        let policy = Policy::new(Vec::new(), named.clone());
+        let policy = Policy::new(Vec::new(), &named);
         let current = Mutex::new((policy, None));
         Self { named, current }
     }
@@ -124,7 +124,7 @@ impl Gate {
         if read.is_none_or(|read| read.elapsed() >= INTERFACES_AGE_MAX) {
             *read = Some(Instant::now());
             match interface_prefixes() {
-                Ok(on_link) => *policy = Policy::new(on_link, self.named.clone()),
+                Ok(on_link) => *policy = Policy::new(on_link, &self.named),
                 Err(error) => tracing::warn!(%error, "cannot read the network interfaces"),
             }
         }
@@ -148,7 +148,7 @@ mod tests {
     fn policy() -> Policy {
         let on_link = ["203.0.113.77/28", "2001:db8:1:2::3/64", "0.0.0.0/0", "::/0"];
         let named = ["198.51.100.9".parse().unwrap()].into();
-        Policy::new(on_link.map(prefix).into(), named)
+        Policy::new(on_link.map(prefix).into(), &named)
     }
 
     #[test]

@@ -48,8 +48,8 @@ fn found(events: &mut Events<Event>) -> Peer {
 fn two_nodes_find_and_lose_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let sources = sources(directory.path());
-    let (first, mut first_events) = Discovery::start(node(1), &sources).unwrap();
-    let (second, mut second_events) = Discovery::start(node(2), &sources).unwrap();
+    let (first, mut first_events) = Discovery::start(&node(1), &sources).unwrap();
+    let (second, mut second_events) = Discovery::start(&node(2), &sources).unwrap();
     let peer = found(&mut first_events);
     assert_eq!(peer.node, node(2).node);
     assert_eq!(peer.volume, node(2).volume);
@@ -69,7 +69,7 @@ fn browsing_sees_and_leaves_no_trace() {
     let sources = sources(directory.path());
     let (_browser, mut seen) = Discovery::browse(&sources).unwrap();
     assert!(!sources.registry[0].exists());
-    let (_node, mut events) = Discovery::start(node(1), &sources).unwrap();
+    let (_node, mut events) = Discovery::start(&node(1), &sources).unwrap();
     assert_eq!(found(&mut seen).volume_name, "store");
     let mode = fs::metadata(&sources.registry[0]).unwrap().permissions();
     assert_eq!(mode.mode() & 0o7777, 0o1777);
@@ -83,7 +83,7 @@ fn child_that_announces_until_killed() {
         return;
     };
     let sources = sources(Path::new(&directory));
-    let _running = Discovery::start(node(3), &sources).unwrap();
+    let _running = Discovery::start(&node(3), &sources).unwrap();
     // Ends with the parent's pipe, should the parent not live to kill it.
     let _ = io::stdin().read(&mut [0]);
 }
@@ -116,7 +116,7 @@ fn a_removed_file_is_put_back() {
     let directory = tempfile::tempdir().unwrap();
     let sources = sources(directory.path());
     let (_browser, mut seen) = Discovery::browse(&sources).unwrap();
-    let (_node, _events) = Discovery::start(node(1), &sources).unwrap();
+    let (_node, _events) = Discovery::start(&node(1), &sources).unwrap();
     found(&mut seen);
     let file = sources.registry[0].join(format!("{}.json", node(1).node));
     fs::remove_file(&file).unwrap();

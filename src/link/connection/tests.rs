@@ -57,8 +57,8 @@ async fn a_peer_that_takes_nothing_is_given_up() {
     assert!(matches!(error, SendError::Closed));
     near.sender.closed().await;
     let mut receiver = near.receiver;
-    let received = receiver.receive().await;
-    assert!(matches!(received, Err(LinkError::Closed)), "{received:?}");
+    let last = receiver.receive().await;
+    assert!(matches!(last, Err(LinkError::Closed)), "{last:?}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 use super::*;
 use crate::link::handshake::tests::{pair, tcp_pair};
 use std::time::Instant;
@@ -112,7 +112,7 @@ async fn tampering_replay_reordering_and_halves_are_errors() {
             "{less}"
         );
     }
-    for garbage in [&[0, 0][..], &[0, 15, 1, 2, 3], &[0xff; 70_000]] {
+    for garbage in [&[0, 0][..], &[0, 15, 1, 2, 3], &vec![0xff; 70_000]] {
         let (_, far) = sealed(texts).await;
         assert!(read_from(garbage, far).await.is_err());
     }

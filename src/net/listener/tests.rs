@@ -58,7 +58,7 @@ async fn sorts_by_first_bytes_and_loses_none() {
 #[tokio::test]
 async fn what_is_unknown_silent_or_half_is_closed_and_disturbs_nobody() {
     let limits = Limits {
-        first_bytes: Duration::from_millis(300),
+        first_bytes: Duration::from_secs(1),
         ..Limits::default()
     };
     let mut listener = listener(limits);
