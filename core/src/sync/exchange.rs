@@ -94,7 +94,7 @@ impl Exchange {
                 evidence: Evidence::Holdings(seen),
             });
         }
-        peer.positions.hear(positions, &self.ours);
+        peer.positions.hear(positions, &self.ours, agenda.now);
     }
 
     pub(super) fn applied(&mut self, batch: &BatchEnd, now: Now, jitter: &mut Jitter) {

@@ -442,15 +442,25 @@ impl World {
         let event = self.nodes[number].start(seed, &self.graph);
         self.log(|| format!("{number} starts"));
         self.handle(number, event);
-        for other in (0..self.nodes.len()).filter(|other| *other != number) {
-            if self.network.joined(number, other) {
-                self.discover(number, other);
-                self.discover(other, number);
+        for other in 0..self.nodes.len() {
+            self.discover(number, other);
+            self.discover(other, number);
+        }
+    }
+
+    fn discover_all(&mut self) {
+        for by in 0..self.nodes.len() {
+            for other in 0..self.nodes.len() {
+                self.discover(by, other);
             }
         }
     }
 
-    pub(crate) fn discover(&mut self, by: usize, other: usize) {
+    /// As mDNS does when a node or a network comes up.
+    fn discover(&mut self, by: usize, other: usize) {
+        if by == other || !self.network.joined(by, other) {
+            return;
+        }
         let delay = self.random.ms(1, 900);
         let life = self.nodes[by].life;
         let found = Event::Found {
@@ -474,6 +484,7 @@ impl World {
                 for row in &mut self.network.cut {
                     row.fill(false);
                 }
+                self.discover_all();
             }
             Action::Reset(number) => {
                 let mut all = self.network.connections.iter();
