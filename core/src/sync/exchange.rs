@@ -43,12 +43,14 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn new(incarnation: IncarnationId, ours: Positions) -> Self {
-        Self {
+        let mut exchange = Self {
             incarnation,
-            ours,
+            ours: Positions::new(),
             peers: BTreeMap::new(),
             asks: BTreeMap::new(),
-        }
+        };
+        exchange.set_ours(ours);
+        exchange
     }
 
     pub(super) fn connect(&mut self, node: NodeId, link: LinkId, incarnation: IncarnationId) {
@@ -74,7 +76,13 @@ impl Exchange {
         }
     }
 
-    pub(super) fn announced(&mut self, node: NodeId, positions: Positions, agenda: &mut Agenda) {
+    pub(super) fn announced(
+        &mut self,
+        node: NodeId,
+        mut positions: Positions,
+        agenda: &mut Agenda,
+    ) {
+        positions.retain(|_, position| *position > 0);
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
@@ -86,7 +94,7 @@ impl Exchange {
                 evidence: Evidence::Holdings(seen),
             });
         }
-        peer.positions.hear(positions, &self.ours);
+        peer.positions.hear(positions, &self.ours, agenda.now);
     }
 
     pub(super) fn applied(&mut self, batch: &BatchEnd, now: Now, jitter: &mut Jitter) {
@@ -112,6 +120,10 @@ impl Exchange {
     }
 
     fn raise(&mut self, incarnation: IncarnationId, position: u64) {
+        // An empty log is no log: maps that say the same are to be equal.
+        if position == 0 {
+            return;
+        }
         let ours = self.ours.entry(incarnation).or_default();
         *ours = position.max(*ours);
     }

@@ -104,7 +104,7 @@ impl Heads {
         };
         let before = state.heads.announced.get(&self.incarnation).copied();
         let own = authors.get(&self.incarnation).copied();
-        state.heads.hear(authors, &self.ours);
+        state.heads.hear(authors, &self.ours, agenda.now);
         if let Some(head) = own.filter(|head| before != Some(*head))
             && !self.is_known(self.incarnation, head)
         {

@@ -17,9 +17,10 @@ pub(super) struct Told<M> {
 
 impl<M: PartialEq + Clone> Told<M> {
     /// Takes the peer's announcement.
-    pub(super) fn hear(&mut self, announced: M, ours: &M) {
-        let knows = self.told.as_ref().is_some_and(|(told, _)| told == ours);
-        // To answer only with what was not told before keeps two nodes from answering for ever.
+    pub(super) fn hear(&mut self, announced: M, ours: &M, now: Now) {
+        // Who was told just now will soon know; this also keeps two nodes from answering each other for ever.
+        let told = self.told.as_ref();
+        let knows = told.is_some_and(|(told, at)| told == ours && now < *at + ANNOUNCE_REPEAT / 2);
         self.is_asked = self.announced == announced && !knows;
         self.announced = announced;
     }
@@ -31,7 +32,7 @@ impl<M: PartialEq + Clone> Told<M> {
         }
         let at = match &self.told {
             None => Now::ZERO,
-            Some((told, at)) if told == ours => *at + ANNOUNCE_REPEAT,
+            Some((told, at)) if told == ours && !self.is_asked => *at + ANNOUNCE_REPEAT,
             Some((_, at)) => *at + interval,
         };
         if !agenda.due(at) {
