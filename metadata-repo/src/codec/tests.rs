@@ -156,7 +156,6 @@ fn refuses_what_it_never_writes() {
         ("d6:user.a1:be", "de"),
         ("2:id16:0123456789abcdef", "2:id15:0123456789abcde"),
         ("li-5ei1ee", "li-5ee"),
-
         ("6:formati1e", "6:fanouti0e6:formati1e"),
         ("6:formati1e", "6:fanouti17e6:formati1e"),
         ("8:modified", "7:linki0e8:modified"),
