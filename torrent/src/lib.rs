@@ -8,3 +8,4 @@
 pub mod fuzzing;
 pub mod hash;
 pub mod metainfo;
+pub mod swarm;
