@@ -1,6 +1,6 @@
 //! Hashing a file into its [`Info`]: one read, SHA-1 and BLAKE3 of each piece in the same pass, all cores.
 //!
-//! Memory is bounded by threads × [`CHUNK_BYTES`], plus 52 bytes for each piece.
+//! Memory is bounded by 256 KiB for each thread, plus 52 bytes for each piece.
 
 use crate::metainfo::{CONTENT_BYTES_MAX, Info, InfoError, PieceHash, piece_length};
 use sha1::{Digest, Sha1};

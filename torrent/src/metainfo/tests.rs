@@ -46,6 +46,8 @@ fn golden_encoding_and_info_hash() {
     assert_eq!(Info::parse(golden).unwrap(), info);
 }
 
+type Wanted = fn(&InfoError) -> bool;
+
 #[test]
 fn refuses_what_is_not_ours() {
     let good = sample(100_000, 7).encode();
@@ -54,7 +56,6 @@ fn refuses_what_is_not_ours() {
         let at = found.unwrap_or_else(|| panic!("{from}"));
         [&good[..at], to.as_bytes(), &good[at + from.len()..]].concat()
     };
-    type Wanted = fn(&InfoError) -> bool;
     let malformed: Wanted = |e| matches!(e, InfoError::Malformed { .. });
     let cases: [(Vec<u8>, Wanted); 13] = [
         (vec![], malformed),

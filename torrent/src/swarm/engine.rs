@@ -5,14 +5,14 @@ use super::connection::Resources;
 use super::content::{Command, Content, Loaded, Origin, shake_incoming};
 use super::layout::Layout;
 use super::limits::{DISK_OPERATIONS_MAX, INCOMING_MAX, UNAVAILABLE_MAX};
-use super::ports::{Connector, Found, PeerSource, Storage, StoredContent, Stream};
+use super::ports::{Connector, PeerSource, Storage, StoredContent, Stream};
 use super::rate::RateLimit;
 use super::reader::ReadError;
 use super::status::{ContentStatus, SwarmStatus};
 use super::uploads::on_disk;
 use super::wire::PeerId;
 use crate::metainfo::Info;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use delugefs_core::ids::InfoHash;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -65,7 +65,12 @@ impl Loaded {
     fn new(content: Arc<dyn StoredContent>) -> io::Result<Self> {
         let layout = Layout::new(content.length(), content.piece_length());
         let layout = layout.ok_or_else(|| io::Error::other("a content with impossible pieces"))?;
-        Ok(Self { content, layout })
+        let metadata = content.info().map(Bytes::from);
+        Ok(Self {
+            content,
+            layout,
+            metadata,
+        })
     }
 }
 
@@ -181,22 +186,19 @@ impl Engine {
         let disk = self.resources.disk.clone();
         let open = move || match origin {
             Origin::Local(info) => Loaded::new(self.storage.begin(&info)?),
-            Origin::Peer => Loaded::new(self.find_for_peer(&info_hash)?),
+            Origin::Peer => self.find_for_peer(&info_hash),
         };
         Ok(on_disk(&disk, open).await?)
     }
 
-    fn find_for_peer(&self, info_hash: &InfoHash) -> io::Result<Arc<dyn StoredContent>> {
-        match self.storage.find(info_hash)? {
-            Found::Complete(content) => return Ok(content),
-            Found::Partial => {
-                if let Some(info) = self.source.info(info_hash) {
-                    return self.storage.begin(&info);
-                }
-            }
-            Found::Absent => {}
+    fn find_for_peer(&self, info_hash: &InfoHash) -> io::Result<Loaded> {
+        let found = self.storage.find(info_hash)?;
+        let mut loaded = Loaded::new(found.ok_or(io::ErrorKind::NotFound)?)?;
+        if loaded.metadata.is_none() {
+            let info = self.source.info(info_hash);
+            loaded.metadata = info.map(|info| info.encode().into());
         }
-        Err(io::ErrorKind::NotFound.into())
+        Ok(loaded)
     }
 
     /// Whether there is something of the content that a peer can have.
@@ -213,6 +215,11 @@ impl Engine {
         if let Some(handle) = handle {
             handle.send(command);
         }
+    }
+
+    /// The content's task ends now.
+    pub(crate) fn forget(&self, info_hash: &InfoHash) {
+        self.contents().remove(info_hash);
     }
 
     /// Ends a content's activity, unless something has come in for it meanwhile.

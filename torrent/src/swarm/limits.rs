@@ -110,6 +110,12 @@ pub(crate) const DISK_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Disk operations of one content's pieces at a time: verifying is processor work.
 pub(crate) const DISK_BATCHES_MAX: usize = 2;
 
+/// Verified pieces are made to survive a restart at least so often.
+pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// Times that a content is fetched anew where its pieces on disk turned out to be damaged.
+pub(crate) const REPAIRS_MAX: u32 = 3;
+
 /// First read-ahead of a reader, in bytes; doubles while reads are sequential.
 pub(crate) const AHEAD_BYTES_MIN: u64 = 1024 * 1024;
 

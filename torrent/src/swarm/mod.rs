@@ -21,6 +21,7 @@ mod rate;
 mod reader;
 mod scheduler;
 mod status;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -28,7 +29,7 @@ mod wire;
 
 pub use fetch::{Fetch, FetchEnd, Progress};
 pub use ports::{
-    BoxFuture, Connector, Found, PeerSource, PieceWritten, Storage, StoredContent, Stream,
+    BoxFuture, Connector, PeerSource, PieceWritten, Standing, Storage, StoredContent, Stream,
     TcpConnector,
 };
 pub use reader::{ReadError, Reader};
@@ -36,6 +37,7 @@ pub use status::{ContentStatus, SwarmStatus};
 
 use crate::metainfo::Info;
 use bytes::{Bytes, BytesMut};
+use content::Command;
 use delugefs_core::ids::InfoHash;
 use engine::Engine;
 use std::sync::Arc;
@@ -106,6 +108,12 @@ impl Swarm {
     /// The source has news of who has the content: it is asked anew, and back-off ends.
     pub fn peers_changed(&self, info_hash: &InfoHash) {
         self.0.peers_changed(info_hash);
+    }
+
+    /// Lets go of the content at once, as its bytes are to be removed: connections end, waiting reads start
+    /// over, fetches end.
+    pub fn release(&self, info_hash: &InfoHash) {
+        self.0.tell(info_hash, Command::Stop);
     }
 
     /// From now on reads wait so long.

@@ -23,8 +23,8 @@ pub trait PeerSource: Send + Sync {
     /// not block.
     fn peers(&self, info_hash: &InfoHash) -> Vec<SocketAddr>;
 
-    /// The content's `info`, if known: lets a partial content that nobody reads here be served to others.
-    /// May block.
+    /// The content's `info`, if it is at hand: lets a complete content be served to peers who have only its
+    /// info-hash (BEP 9). May block, but makes the peer wait.
     fn info(&self, _info_hash: &InfoHash) -> Option<Info> {
         None
     }
@@ -50,20 +50,10 @@ impl Connector for TcpConnector {
     }
 }
 
-/// What the store has of a content.
-pub enum Found {
-    /// All of it.
-    Complete(Arc<dyn StoredContent>),
-    /// Some pieces; to go on needs its `info`.
-    Partial,
-    /// Nothing.
-    Absent,
-}
-
 /// Contents on disk. All calls may block.
 pub trait Storage: Send + Sync {
-    /// What is here.
-    fn find(&self, info_hash: &InfoHash) -> io::Result<Found>;
+    /// Opens a content of which all or something is here.
+    fn find(&self, info_hash: &InfoHash) -> io::Result<Option<Arc<dyn StoredContent>>>;
 
     /// Opens a content, or goes on with it, or begins it.
     fn begin(&self, info: &Info) -> io::Result<Arc<dyn StoredContent>>;
@@ -78,7 +68,19 @@ pub enum PieceWritten {
     Wrong,
 }
 
-/// One content on disk, complete or not. Calls may block, except [`StoredContent::has`], `is_complete` and those for sizes.
+/// Where a content on disk stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Pieces are missing, or [`StoredContent::finish`] has not succeeded.
+    Partial,
+    /// Everything is here.
+    Complete,
+    /// Removed, discarded or given up: to be opened anew.
+    Gone,
+}
+
+/// One content on disk, complete or not. Calls may block, except those for sizes, [`StoredContent::has`] and
+/// [`StoredContent::standing`].
 pub trait StoredContent: Send + Sync {
     /// Bytes.
     fn length(&self) -> u64;
@@ -89,8 +91,8 @@ pub trait StoredContent: Send + Sync {
     /// The piece is verified and on disk.
     fn has(&self, piece: u32) -> bool;
 
-    /// All pieces were here and [`StoredContent::finish`] has succeeded, now or in an earlier run.
-    fn is_complete(&self) -> bool;
+    /// Where it stands; may change by what others do with the store.
+    fn standing(&self) -> Standing;
 
     /// Checks a whole piece and writes it.
     fn write(&self, piece: u32, bytes: &[u8]) -> io::Result<PieceWritten>;
@@ -98,7 +100,11 @@ pub trait StoredContent: Send + Sync {
     /// Bytes of pieces that are here.
     fn read(&self, offset: u64, length: usize) -> io::Result<Bytes>;
 
-    /// All pieces are here: checks the whole and makes it a complete content.
+    /// Makes what was written survive a restart.
+    fn flush(&self) -> io::Result<()>;
+
+    /// All pieces are here: checks the whole and makes it a complete content. Pieces that turn out to be
+    /// damaged are no longer here afterwards.
     fn finish(&self) -> io::Result<()>;
 
     /// The bencoded `info`, if it is at hand, to be sent to peers who have only the info-hash (BEP 9).

@@ -4,8 +4,9 @@ use super::super::connection::Ended;
 use super::super::engine::Engine;
 use super::super::fetch::{FetchEnd, Progress};
 use super::super::layout::Layout;
+use super::super::limits::{FLUSH_EVERY, REPAIRS_MAX};
 use super::super::piece_set::PieceSet;
-use super::super::ports::StoredContent;
+use super::super::ports::{Standing, StoredContent};
 use super::super::scheduler::{Event, NeedId, PeerKey, ReaderId, Scheduler};
 use super::super::status::ContentStatus;
 use super::super::uploads::on_disk;
@@ -40,6 +41,8 @@ pub(crate) enum Origin {
 pub(crate) struct Loaded {
     pub(crate) content: Arc<dyn StoredContent>,
     pub(crate) layout: Layout,
+    /// The bencoded `info`, if it is at hand.
+    pub(crate) metadata: Option<bytes::Bytes>,
 }
 
 /// What a content's task is told.
@@ -60,6 +63,9 @@ pub(crate) enum Command {
     Ended(PeerKey, Ended),
     Written(io::Result<Vec<Written>>),
     Finished(io::Result<()>),
+    Flushed(io::Result<()>),
+    /// End at once: the content's files are to be let go.
+    Stop,
 }
 
 /// A replication's reporting end.
@@ -85,8 +91,8 @@ impl Content {
         let now = Instant::now();
         let content = Self {
             scheduler: Scheduler::new(layout, &have, engine.seed),
-            metadata: loaded.content.info().map(Into::into),
-            finished: loaded.content.is_complete(),
+            metadata: loaded.metadata.clone(),
+            finished: loaded.content.standing() == Standing::Complete,
             engine,
             info_hash,
             loaded,
@@ -100,6 +106,9 @@ impl Content {
             needs: BTreeMap::new(),
             fetches: BTreeMap::new(),
             finishing: false,
+            stopped: false,
+            repaired: 0,
+            unflushed: None,
             sources_asked: None,
             last_use: now,
             last_tick: now,
@@ -133,6 +142,8 @@ impl Content {
             Command::Ended(key, ended) => self.ended(key, &ended),
             Command::Written(written) => self.written(written),
             Command::Finished(result) => self.finish_ended(result),
+            Command::Flushed(result) => self.flushed(result),
+            Command::Stop => self.stopped = true,
         }
     }
 
@@ -245,8 +256,67 @@ impl Content {
             }
             Err(error) => {
                 tracing::warn!(content = %self.info_hash, %error, "cannot complete");
-                self.fail_fetches(&error);
+                self.unfinished(&error);
             }
+        }
+    }
+
+    /// The whole was not what it should be. Damaged pieces are fetched again, a few times.
+    fn unfinished(&mut self, error: &io::Error) {
+        let damaged = !(0..self.layout.pieces()).all(|piece| self.loaded.content.has(piece));
+        if !damaged || self.repaired >= REPAIRS_MAX {
+            self.fail_fetches(error);
+            return;
+        }
+        self.repaired += 1;
+        let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|key| self.drop_peer(key));
+        let content = self.loaded.content.clone();
+        self.have = PieceSet::from_fn(self.layout.pieces(), |piece| content.has(piece));
+        self.scheduler = Scheduler::new(self.layout, &self.have, self.engine.seed);
+        self.event(Event::Fetch(!self.fetches.is_empty()));
+        self.seek_peers(Instant::now());
+    }
+
+    /// Notices what others did with the content: it may be complete by another way, or gone.
+    pub(super) fn watch_store(&mut self) {
+        match self.loaded.content.standing() {
+            Standing::Gone => {
+                tracing::debug!(content = %self.info_hash, "the store no longer keeps it");
+                self.fail_fetches(&io::ErrorKind::NotFound.into());
+                self.stopped = true;
+            }
+            Standing::Complete if !self.finished && !self.finishing => {
+                for piece in (0..self.layout.pieces())
+                    .filter(|piece| !self.have.contains(*piece))
+                    .collect::<Vec<_>>()
+                {
+                    self.stored(piece);
+                }
+            }
+            Standing::Complete | Standing::Partial => {}
+        }
+    }
+
+    /// What a restart would lose is bounded in time.
+    pub(super) fn flush(&mut self, now: Instant) {
+        let due = |since: Instant| now.saturating_duration_since(since) >= FLUSH_EVERY;
+        if self.finished || !self.unflushed.is_some_and(due) {
+            return;
+        }
+        self.unflushed = None;
+        let content = self.loaded.content.clone();
+        let disk = self.engine.resources.disk.clone();
+        let commands = self.commands.clone();
+        self.engine.runtime.spawn(async move {
+            let result = on_disk(&disk, move || content.flush()).await;
+            let _ = commands.send(Command::Flushed(result));
+        });
+    }
+
+    fn flushed(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.disk_failed(&error);
         }
     }
 

@@ -60,6 +60,10 @@ pub(crate) struct Content {
     fetches: BTreeMap<FetchId, FetchState>,
     finishing: bool,
     finished: bool,
+    stopped: bool,
+    repaired: u32,
+    /// Since when pieces are written that a restart would lose.
+    unflushed: Option<Instant>,
     sources_asked: Option<Instant>,
     last_use: Instant,
     last_tick: Instant,
@@ -88,6 +92,10 @@ impl Content {
                 Some((key, batch)) = inbox.said.recv() => self.said(key, batch),
                 () = tokio::time::sleep_until(tick) => self.tick(),
             }
+            if self.stopped {
+                self.engine.forget(&self.info_hash);
+                return;
+            }
             if self.idle() && self.engine.let_go(&self.info_hash, &mut inbox) {
                 tracing::debug!(content = %self.info_hash, "let go");
                 return;
@@ -114,6 +122,8 @@ impl Content {
         self.event(Event::Tick);
         let changes = self.choker.tick(now);
         self.choke(changes);
+        self.watch_store();
+        self.flush(now);
         self.seek_peers(now);
         self.report(now);
         self.last_tick = now;

@@ -10,6 +10,7 @@ use super::{Command, Content, ReadError};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::time::Instant;
 
 /// Buffers kept for the next pieces: allocating afresh costs a page fault for each 4 KiB.
 const SPARE_BUFFERS_MAX: usize = 64;
@@ -139,8 +140,9 @@ impl Content {
         }
     }
 
-    fn stored(&mut self, piece: u32) {
+    pub(super) fn stored(&mut self, piece: u32) {
         self.have.insert(piece);
+        self.unflushed.get_or_insert_with(Instant::now);
         let lacking: Vec<_> = (self.peers.iter())
             .filter(|(_, peer)| !peer.has.contains(piece))
             .map(|(key, _)| *key)
@@ -153,7 +155,7 @@ impl Content {
     }
 
     /// Whoever waits is told; asking for more bytes would end the same way.
-    fn disk_failed(&mut self, error: &io::Error) {
+    pub(super) fn disk_failed(&mut self, error: &io::Error) {
         tracing::warn!(content = %self.info_hash, %error, "cannot write what was received");
         let waiting: Vec<_> = self.needs.keys().copied().collect();
         for id in waiting {

@@ -2,7 +2,7 @@
 
 use crate::metainfo::Info;
 use crate::swarm::{
-    Connector, Found, PeerSource, PieceWritten, Storage, StoredContent, Swarm, SwarmConfig,
+    Connector, PeerSource, PieceWritten, Standing, Storage, StoredContent, Swarm, SwarmConfig,
     TcpConnector,
 };
 use bytes::Bytes;
@@ -86,8 +86,15 @@ impl StoredContent for MemoryContent {
         self.have.lock().unwrap()[piece as usize]
     }
 
-    fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::SeqCst)
+    fn standing(&self) -> Standing {
+        match self.complete.load(Ordering::SeqCst) {
+            true => Standing::Complete,
+            false => Standing::Partial,
+        }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
     }
 
     fn write(&self, piece: u32, bytes: &[u8]) -> io::Result<PieceWritten> {
@@ -149,12 +156,10 @@ impl MemoryStorage {
 }
 
 impl Storage for MemoryStorage {
-    fn find(&self, info_hash: &InfoHash) -> io::Result<Found> {
-        Ok(match self.contents.lock().unwrap().get(info_hash) {
-            None => Found::Absent,
-            Some(content) if content.is_complete() => Found::Complete(content.clone()),
-            Some(_) => Found::Partial,
-        })
+    fn find(&self, info_hash: &InfoHash) -> io::Result<Option<Arc<dyn StoredContent>>> {
+        let contents = self.contents.lock().unwrap();
+        let content = contents.get(info_hash).cloned();
+        Ok(content.map(|content| content as Arc<dyn StoredContent>))
     }
 
     fn begin(&self, info: &Info) -> io::Result<Arc<dyn StoredContent>> {
@@ -162,20 +167,15 @@ impl Storage for MemoryStorage {
     }
 }
 
-/// Addresses that tests set; and `info`s of partial contents.
+/// Addresses that tests set.
 #[derive(Default)]
 pub(crate) struct Source {
     pub(crate) peers: Mutex<Vec<SocketAddr>>,
-    infos: Mutex<BTreeMap<InfoHash, Info>>,
 }
 
 impl PeerSource for Source {
     fn peers(&self, _info_hash: &InfoHash) -> Vec<SocketAddr> {
         self.peers.lock().unwrap().clone()
-    }
-
-    fn info(&self, info_hash: &InfoHash) -> Option<Info> {
-        self.infos.lock().unwrap().get(info_hash).cloned()
     }
 }
 
@@ -242,11 +242,6 @@ impl Node {
     pub(crate) fn give(&self, bytes: &[u8], pieces: impl IntoIterator<Item = u32>) -> Info {
         let info = info_of(bytes);
         self.storage.content(&info).give(bytes, pieces);
-        self.source
-            .infos
-            .lock()
-            .unwrap()
-            .insert(info.info_hash(), info.clone());
         info
     }
 
