@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The volume's names.
+
+pub mod exchange;
