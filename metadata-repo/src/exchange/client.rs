@@ -5,18 +5,20 @@ mod install;
 use super::history::History;
 use super::pack_reader::{self, Quarantine, Received};
 use super::pktline::{self, BandReader, Line, Reader};
-use super::refs::{self, Advanced};
+use super::refs::{self, Locked};
 use super::store::Objects;
 use super::verify::{Move, check_forward, verify};
 use super::{ExchangeError, GitStore, PullLimits, commit_id, object_id, request};
-use delugefs_core::ids::{CommitId, IncarnationId};
+use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
 use gix::ObjectId;
 use gix::objs::Kind;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufReader, BufWriter, Read, Write};
 
-/// The volume's own rules for commits that come from elsewhere; what a sentence says is reported.
+/// The volume's own rules for what comes from elsewhere; an error is a sentence that says what is wrong.
 pub trait Foreign {
+    /// A blob of a received pack.
+    fn check_blob(&self, blob: BlobId, raw: &[u8]) -> Result<(), String>;
     /// A commit that is new here, as it is stored.
     fn check_commit(&self, commit: CommitId, raw: &[u8]) -> Result<(), String>;
     /// A commit that is to become an author's head.
@@ -29,6 +31,10 @@ pub trait Foreign {
 pub struct Trusting;
 
 impl Foreign for Trusting {
+    fn check_blob(&self, _: BlobId, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
     fn check_commit(&self, _: CommitId, _: &[u8]) -> Result<(), String> {
         Ok(())
     }
@@ -73,9 +79,6 @@ const CAPABILITIES_MAX: usize = 100;
 /// Most bytes of a line that names a ref.
 const REF_BYTES_MAX: usize = 1024;
 
-/// How often a ref that moves under our hands is looked at again; each time a peer has sent something new.
-const RETRIES_MAX: usize = 16;
-
 /// Pulls over one connection to [`super::serve_from`]'s side. Takes one round trip where nothing is new.
 pub(crate) fn pull_into(
     store: &dyn GitStore,
@@ -96,47 +99,80 @@ pub(crate) fn pull_into(
         end(&mut write)?;
         return Ok(Pulled::default());
     }
-    let received = fetch(
-        &mut lines,
-        &mut write,
-        &repository,
-        (&plan, &options.limits),
-    )?;
+    let received = fetch(&mut lines, &mut write, &repository, (&plan, options))?;
     let mut known: Vec<_> = ours.into_values().collect();
     known.extend(refs::target(&repository, refs::MAIN)?);
     let objects = received
         .as_ref()
         .map_or(0, |received| received.objects.len());
-    match received {
-        None => check(
-            &mut repository.clone(),
-            &repository,
-            (&plan.moves, known),
-            options,
-        )?,
-        Some(received) => {
-            let mut quarantine = Quarantine {
-                received: &received,
-                repository: repository.clone(),
-            };
-            check(&mut quarantine, &repository, (&plan.moves, known), options)?;
-            install::install(&repository, received)?;
-            store.refresh();
-        }
+    let ready = check(
+        &repository,
+        received.as_ref(),
+        (&plan.moves, known),
+        options,
+    )?;
+    let (locked, moved): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+    if !moved.is_empty() {
+        install::install(&repository, received, locked)?;
+        store.refresh();
     }
-    let moved = move_refs(store, plan.moves, options)?;
-    store.refresh();
     Ok(Pulled { moved, objects })
 }
 
+/// A ref that is ready to move, and how that is told.
+type Ready = (Locked, (IncarnationId, CommitId));
+
+/// Checks everything, then locks and writes the refs that are to move.
 fn check(
-    objects: &mut dyn Objects,
     repository: &gix::Repository,
+    received: Option<&Received>,
     (moves, known): (&[Move], Vec<ObjectId>),
     options: &PullOptions<'_>,
-) -> Result<(), ExchangeError> {
+) -> Result<Vec<Ready>, ExchangeError> {
+    let mut here = repository.clone();
+    let mut quarantine;
+    let objects: &mut dyn Objects = match received {
+        None => &mut here,
+        Some(received) => {
+            quarantine = Quarantine {
+                received,
+                repository: here,
+            };
+            &mut quarantine
+        }
+    };
     let mut history = History::new(objects, refs::cut(repository)?, options.limits.commits_max);
-    verify(&mut history, moves, known, options.foreign)
+    verify(&mut history, moves, known, options.foreign)?;
+    let mut ready = Vec::new();
+    for one in moves {
+        if let Some(locked) = lock_ref(repository, &mut history, *one)? {
+            ready.push((locked, (one.incarnation, commit_id(&one.new))));
+        }
+    }
+    Ok(ready)
+}
+
+/// Locks a ref, unless another pull has meanwhile moved it as far or farther.
+fn lock_ref(
+    repository: &gix::Repository,
+    history: &mut History<'_>,
+    one: Move,
+) -> Result<Option<Locked>, ExchangeError> {
+    let mut locked =
+        Locked::take(repository, one.incarnation).map_err(ExchangeError::repository)?;
+    let now = locked.current(repository)?;
+    if now != one.old {
+        if let Some(now) = now
+            && history
+                .unreachable(&[now], HashSet::from([one.new]))?
+                .is_empty()
+        {
+            return Ok(None);
+        }
+        check_forward(history, &Move { old: now, ..one })?;
+    }
+    locked.write(one.new).map_err(ExchangeError::repository)?;
+    Ok(Some(locked))
 }
 
 fn ask_refs(out: &mut dyn Write) -> Result<(), ExchangeError> {
@@ -295,7 +331,7 @@ fn fetch(
     lines: &mut Reader<impl Read>,
     out: &mut dyn Write,
     repository: &gix::Repository,
-    (plan, limits): (&Plan, &PullLimits),
+    (plan, options): (&Plan, &PullOptions<'_>),
 ) -> Result<Option<Received>, ExchangeError> {
     if plan.wants.is_empty() {
         end(out)?;
@@ -317,62 +353,10 @@ fn fetch(
     }
     let mut band = BandReader::new(lines);
     let directory = repository.objects.store_ref().path().to_owned();
-    let received = pack_reader::receive(&mut |buffer| band.read(buffer), &directory, limits)?;
+    let received = pack_reader::receive(&mut |buffer| band.read(buffer), &directory, options)?;
     // whether the peer still hears that we are done does not matter: all has arrived
     let _ = end(out);
     Ok(Some(received))
-}
-
-fn move_refs(
-    store: &dyn GitStore,
-    moves: Vec<Move>,
-    options: &PullOptions<'_>,
-) -> Result<Vec<(IncarnationId, CommitId)>, ExchangeError> {
-    let repository = store.git();
-    let mut objects = repository.clone();
-    let mut history = History::new(
-        &mut objects,
-        refs::cut(&repository)?,
-        options.limits.commits_max,
-    );
-    let mut moved = Vec::new();
-    for one in moves {
-        if move_ref(&repository, &mut history, one)? {
-            moved.push((one.incarnation, commit_id(&one.new)));
-        }
-    }
-    if !moved.is_empty() {
-        refs::sync(&repository)?;
-    }
-    Ok(moved)
-}
-
-/// Moves one ref, unless another pull has meanwhile moved it as far or farther.
-fn move_ref(
-    repository: &gix::Repository,
-    history: &mut History<'_>,
-    mut one: Move,
-) -> Result<bool, ExchangeError> {
-    for _ in 0..RETRIES_MAX {
-        match refs::advance(repository, one.incarnation, one.old, one.new)? {
-            Advanced::Done => return Ok(true),
-            Advanced::Elsewhere(now) => {
-                if let Some(now) = now
-                    && history
-                        .unreachable(&[now], HashSet::from([one.new]))?
-                        .is_empty()
-                {
-                    return Ok(false);
-                }
-                one.old = now;
-                check_forward(history, &one)?;
-            }
-        }
-    }
-    Err(ExchangeError::repository(format!(
-        "the ref of {} does not keep still",
-        one.incarnation
-    )))
 }
 
 /// Any bytes as a peer's greeting and list of refs: no panic, and no more refs than allowed.

@@ -324,11 +324,12 @@ mod tests {
             let Some((parents, time)) = self.0.get(usize::from(id.as_bytes()[0])) else {
                 return Ok(None);
             };
-            let mut text = format!("tree {}\n", "ee".repeat(20));
-            for parent in parents {
-                text += &format!("parent {}\n", self::id(*parent));
-            }
-            text += &format!("author a <a> {time} +0000\ncommitter a <a> {time} +0000\n\nx\n");
+            let parents = parents
+                .iter()
+                .map(|parent| format!("parent {}\n", self::id(*parent)));
+            let (tree, parents) = ("ee".repeat(20), parents.collect::<String>());
+            let by = format!("a <a> {time} +0000");
+            let text = format!("tree {tree}\n{parents}author {by}\ncommitter {by}\n\nx\n");
             *buffer = text.into_bytes();
             Ok(Some((Kind::Commit, buffer)))
         }

@@ -5,7 +5,8 @@
 //! header is checked first.
 
 use super::store::Objects;
-use super::{ExchangeError, PullLimits, tree};
+use super::{ExchangeError, Foreign, PullLimits, PullOptions, tree};
+use delugefs_core::ids::BlobId;
 use gix::ObjectId;
 use gix::objs::{CommitRef, Kind, WriteTo as _};
 use gix::oid;
@@ -56,8 +57,9 @@ pub(super) type Source<'a> = dyn FnMut(&mut [u8]) -> Result<usize, ExchangeError
 pub(super) fn receive(
     source: &mut Source<'_>,
     directory: &Path,
-    limits: &PullLimits,
+    options: &PullOptions<'_>,
 ) -> Result<Received, ExchangeError> {
+    let limits = &options.limits;
     let file = tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
         .tempfile_in(directory)
@@ -71,7 +73,7 @@ pub(super) fn receive(
         let stored = read_entry(&mut input, &mut inflate, &mut buffer, limits)?;
         let id = gix::objs::compute_hash(gix::hash::Kind::Sha1, stored.kind, &buffer)
             .map_err(|e| ExchangeError::Pack(e.to_string()))?;
-        check_object(&id, stored.kind, &buffer)?;
+        check_object(&id, stored.kind, &buffer, options.foreign)?;
         match objects.entry(id) {
             Entry::Vacant(place) => place.insert(stored),
             Entry::Occupied(_) => return Err(ExchangeError::Pack(format!("object {id} twice"))),
@@ -186,11 +188,17 @@ fn read_size(input: &mut Input<'_, '_>, limits: &PullLimits) -> Result<(Kind, u6
 }
 
 /// What an object can be checked for by itself.
-fn check_object(id: &oid, kind: Kind, data: &[u8]) -> Result<(), ExchangeError> {
-    let checked = match kind {
-        Kind::Commit => check_commit(data),
-        Kind::Tree => tree::check(data),
-        _ => Ok(()),
+fn check_object(
+    id: &oid,
+    kind: Kind,
+    data: &[u8],
+    foreign: &dyn Foreign,
+) -> Result<(), ExchangeError> {
+    let checked = match (kind, BlobId::from_slice(id.as_bytes())) {
+        (Kind::Commit, _) => check_commit(data).map_err(str::to_owned),
+        (Kind::Tree, _) => tree::check(data).map_err(str::to_owned),
+        (_, Some(blob)) => foreign.check_blob(blob, data),
+        (_, None) => Err("an id of another length".to_owned()),
     };
     checked.map_err(|why| ExchangeError::object(id, why))
 }
@@ -375,6 +383,10 @@ pub fn fuzz_pack(bytes: &[u8]) {
         blob_bytes_max: 10_000,
         ..PullLimits::default()
     };
+    let options = PullOptions {
+        limits,
+        ..PullOptions::default()
+    };
     let mut rest = bytes;
     let mut source = |buffer: &mut [u8]| {
         let count = rest.len().min(buffer.len());
@@ -382,7 +394,7 @@ pub fn fuzz_pack(bytes: &[u8]) {
         rest = &rest[count..];
         Ok(count)
     };
-    if let Ok(received) = receive(&mut source, &std::env::temp_dir(), &limits) {
+    if let Ok(received) = receive(&mut source, &std::env::temp_dir(), &options) {
         let mut buffer = Vec::new();
         for (id, stored) in &received.objects {
             assert!(received.inflate(stored, &mut buffer).is_ok(), "{id}");

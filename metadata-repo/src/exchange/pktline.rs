@@ -204,7 +204,7 @@ impl<'a, R: Read> BandReader<'a, R> {
 
     /// Up to `buffer.len()` bytes of the pack; 0 at its end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ExchangeError> {
-        while !self.ended && !(self.current && self.position < self.lines.buffer.len()) {
+        while !(self.ended || self.current && self.position < self.lines.buffer.len()) {
             self.advance()?;
         }
         if self.ended || buffer.is_empty() {

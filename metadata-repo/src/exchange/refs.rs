@@ -65,38 +65,59 @@ pub(super) fn cut(repository: &gix::Repository) -> Result<HashSet<ObjectId>, Exc
     Ok(commits.map_or_else(HashSet::new, |commits| commits.iter().copied().collect()))
 }
 
-/// What came of [`advance`].
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Advanced {
-    /// The ref is where it was to go, and synced.
-    Done,
-    /// Someone else has moved it meanwhile; this is where it is.
-    Elsewhere(Option<ObjectId>),
+/// An author ref that nobody else can move as long as this lives.
+pub(super) struct Locked {
+    lock: Lock,
+    target: PathBuf,
+    pub(super) incarnation: IncarnationId,
 }
 
-/// Moves an author ref from `old` to `new`, as Git does: lock, write, sync, rename. The directory is synced by
-/// [`sync`], once for many refs.
-pub(super) fn advance(
-    repository: &gix::Repository,
-    incarnation: IncarnationId,
-    old: Option<ObjectId>,
-    new: ObjectId,
-) -> Result<Advanced, ExchangeError> {
-    let name = format!("{AUTHORS}{incarnation}");
-    let path = repository.common_dir().join(&name);
-    let lock = Lock::take(&path).map_err(ExchangeError::repository)?;
-    let current = target(repository, &name)?;
-    if current != old {
-        return Ok(Advanced::Elsewhere(current));
+impl Locked {
+    /// Waits for the lock of an author's ref. Who locks several takes them in order of their names.
+    pub(super) fn take(
+        repository: &gix::Repository,
+        incarnation: IncarnationId,
+    ) -> io::Result<Self> {
+        let target = repository
+            .common_dir()
+            .join(format!("{AUTHORS}{incarnation}"));
+        let lock = Lock::take(&target)?;
+        Ok(Self {
+            lock,
+            target,
+            incarnation,
+        })
     }
-    lock.commit(&path, format!("{new}\n").as_bytes())
-        .map_err(ExchangeError::repository)?;
-    Ok(Advanced::Done)
+
+    /// Where the ref is.
+    pub(super) fn current(
+        &self,
+        repository: &gix::Repository,
+    ) -> Result<Option<ObjectId>, ExchangeError> {
+        target(repository, &format!("{AUTHORS}{}", self.incarnation))
+    }
+
+    /// Writes where it is to go; the caller syncs the file, then calls [`Self::commit`].
+    pub(super) fn write(&mut self, new: ObjectId) -> io::Result<()> {
+        self.lock.file.write_all(format!("{new}\n").as_bytes())
+    }
+
+    /// The file that is to be synced.
+    pub(super) fn file(&self) -> &File {
+        &self.lock.file
+    }
+
+    /// Moves the ref. The directory is synced by [`sync`], once for many refs.
+    pub(super) fn commit(mut self) -> io::Result<()> {
+        fs::rename(&self.lock.path, &self.target)?;
+        self.lock.held = false;
+        Ok(())
+    }
 }
 
 /// Makes moved author refs durable.
-pub(super) fn sync(repository: &gix::Repository) -> Result<(), ExchangeError> {
-    sync_directory(&repository.common_dir().join(AUTHORS)).map_err(ExchangeError::repository)
+pub(super) fn sync(repository: &gix::Repository) -> io::Result<()> {
+    sync_directory(&repository.common_dir().join(AUTHORS))
 }
 
 /// Makes names in a directory durable.
@@ -135,14 +156,6 @@ impl Lock {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    fn commit(mut self, target: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.file.sync_all()?;
-        fs::rename(&self.path, target)?;
-        self.held = false;
-        Ok(())
     }
 }
 

@@ -75,16 +75,23 @@ fn order(a: &Entry<'_>, b: &Entry<'_>) -> Ordering {
     name_order(a.name, a.directory, b.name, b.directory)
 }
 
-/// Refuses what git or a checkout would refuse, on any system.
+/// Refuses what git or a checkout would refuse, on any system, and `.gitmodules` and the like, which git would
+/// read: volumes write such names otherwise.
 fn check_name(name: &[u8]) -> Result<(), &'static str> {
     let options = gix::validate::path::component::Options {
         protect_windows: false,
         protect_hfs: true,
         protect_ntfs: true,
     };
-    gix::validate::path::component(name.into(), None, options)
-        .map(drop)
-        .map_err(|_| "a name that git refuses")
+    // as a link is the stricter way: it may not be called .gitmodules under any alias either
+    let as_link = Some(gix::validate::path::component::Mode::Symlink);
+    let is_for_git = name
+        .get(..4)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b".git"));
+    match gix::validate::path::component(name.into(), as_link, options) {
+        Ok(_) if !is_for_git => Ok(()),
+        _ => Err("a name that git refuses"),
+    }
 }
 
 /// A tree to be compared with others.
@@ -231,6 +238,9 @@ mod tests {
             &[("40000", b"git~1")],
             &[("40000", b".git. ")],
             &[("40000", ".g\u{200c}it".as_bytes())],
+            &[("40000", b".gitmodules")],
+            &[("40000", b"gitmod~1")],
+            &[("100644", b".gitattributes")],
             &[("100644", b"")],
             &[("100644", b"..")],
             &[("100644", b"a/b")],

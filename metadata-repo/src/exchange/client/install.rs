@@ -1,8 +1,10 @@
-//! Puts a pack that has passed all checks into the repository: its index, both synced, then visible.
+//! Makes a pull visible, after all checks: the pack with its index, then the refs.
 
+use super::super::ExchangeError;
 use super::super::pack_reader::{Received, Stored, TEMPORARY_PREFIX};
-use super::super::{ExchangeError, refs};
+use super::super::refs::Locked;
 use gix::ObjectId;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use tempfile::NamedTempFile;
@@ -10,29 +12,60 @@ use tempfile::NamedTempFile;
 /// Offsets from here on stand in a table of their own (gitformat-pack, "pack-*.idx").
 const LARGE_OFFSET: u64 = 1 << 31;
 
-/// Makes the pack part of the repository, durably. The pack comes before its index: without an index nobody
-/// looks at it.
+/// Most threads that sync at once: the filesystem makes one journal commit of them.
+const SYNC_THREADS_MAX: usize = 4;
+
+/// Makes the pack part of the repository, then moves the refs, each durably before the next. The pack comes
+/// before its index: without an index nobody looks at it.
 pub(super) fn install(
     repository: &gix::Repository,
-    received: Received,
+    received: Option<Received>,
+    refs: Vec<Locked>,
 ) -> Result<(), ExchangeError> {
-    if received.objects.is_empty() {
-        return Ok(());
-    }
-    place(repository, received).map_err(ExchangeError::repository)
+    let received = received.filter(|received| !received.objects.is_empty());
+    place(repository, received, refs).map_err(ExchangeError::repository)
 }
 
-fn place(repository: &gix::Repository, received: Received) -> io::Result<()> {
+fn place(
+    repository: &gix::Repository,
+    received: Option<Received>,
+    refs: Vec<Locked>,
+) -> io::Result<()> {
     let objects = repository.objects.store_ref().path().to_owned();
-    let directory = objects.join("pack");
-    std::fs::create_dir_all(&directory)?;
-    let index = write_index(&objects, &received)?;
-    let name = directory.join(format!("pack-{}.pack", received.trailer));
-    received.file.as_file().sync_all()?;
-    index.as_file().sync_all()?;
-    persist(received.file, &name)?;
-    persist(index, &name.with_extension("idx"))?;
-    refs::sync_directory(&directory)
+    let pack = match received {
+        None => None,
+        Some(received) => Some((write_index(&objects, &received)?, received)),
+    };
+    let mut files: Vec<_> = refs.iter().map(Locked::file).collect();
+    if let Some((index, received)) = &pack {
+        files.extend([index.as_file(), received.file.as_file()]);
+    }
+    sync_files(&files)?;
+    if let Some((index, received)) = pack {
+        let directory = objects.join("pack");
+        std::fs::create_dir_all(&directory)?;
+        let name = directory.join(format!("pack-{}.pack", received.trailer));
+        persist(received.file, &name)?;
+        persist(index, &name.with_extension("idx"))?;
+        super::super::refs::sync_directory(&directory)?;
+    }
+    refs.into_iter().try_for_each(Locked::commit)?;
+    super::super::refs::sync(repository)
+}
+
+fn sync_files(files: &[&File]) -> io::Result<()> {
+    let each = files.len().div_ceil(SYNC_THREADS_MAX).max(1);
+    std::thread::scope(|scope| {
+        let sync = |files: &[&File]| files.iter().try_for_each(|file| file.sync_all());
+        let threads: Vec<_> = files
+            .chunks(each)
+            .map(|some| scope.spawn(move || sync(some)))
+            .collect();
+        let died = |_| Err(io::Error::other("a syncing thread died"));
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(died))
+    })
 }
 
 /// Gives a file its name, readable as other packs are.

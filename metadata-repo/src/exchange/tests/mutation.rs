@@ -53,6 +53,8 @@ fn good_pack() -> Vec<u8> {
     pack
 }
 
+type Target = fn(&[u8]);
+
 #[test]
 fn mutated_input_never_panics() {
     let zeros = "00".repeat(16);
@@ -60,7 +62,7 @@ fn mutated_input_never_panics() {
     let request = b"0012command=fetch\n0001000ddeepen 3\n0009done\n0000".to_vec();
     let greeting = b"000eversion 2\n0015agent=delugefs\n0000".to_vec();
     let tree = [&b"100644 a.torrent\0"[..], &[7; 20], b"40000 d\0", &[8; 20]].concat();
-    let seeds: [(Vec<u8>, fn(&[u8])); 7] = [
+    let seeds: [(Vec<u8>, Target); 7] = [
         (b"0006a\n0005\x010005\x020000".to_vec(), fuzz_pktline),
         (request, fuzz_request),
         (

@@ -3,7 +3,7 @@
 use super::super::GitStore as _;
 use super::super::{ExchangeError, Foreign, PullOptions, Pulled};
 use super::support::{Node, commit_id, incarnation, pull, pull_with, serving, streams};
-use delugefs_core::ids::{CommitId, IncarnationId};
+use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
 use std::time::Instant;
 
 #[test]
@@ -140,6 +140,14 @@ fn a_chain_that_moved_aside_is_refused_and_nothing_moves() {
 struct Without(IncarnationId);
 
 impl Foreign for Without {
+    fn check_blob(&self, _: BlobId, raw: &[u8]) -> Result<(), String> {
+        if raw == b"bad" {
+            Err("not that one either".into())
+        } else {
+            Ok(())
+        }
+    }
+
     fn check_commit(&self, _: CommitId, raw: &[u8]) -> Result<(), String> {
         assert!(raw.starts_with(b"tree "));
         Ok(())
@@ -168,6 +176,18 @@ fn the_volumes_own_rules_decide() {
         assert_eq!(pulled.is_ok(), good, "{pulled:?}");
         assert_eq!(to.leftovers().is_empty(), !good);
     }
+    from.commit(3, &[], &[("a", "bad")]);
+    let rules = Without(incarnation(2));
+    let options = PullOptions {
+        foreign: &rules,
+        ..PullOptions::default()
+    };
+    let error = pull_with(&to, &from, &options).0.unwrap_err().to_string();
+    assert!(
+        error.starts_with("bad object") && error.ends_with("not that one either"),
+        "{error}"
+    );
+    assert_eq!(to.author(3), None);
 }
 
 #[test]
@@ -267,6 +287,6 @@ fn nothing_new_takes_one_round_trip() {
         .write_all(b"0014command=ls-refs\n0001001cref-prefix refs/authors/00000000")
         .unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
-    let served = super::super::serve_from(&from, &server, &server, &serving()).unwrap();
-    assert_eq!(served.requests, 1);
+    let outcome = super::super::serve_from(&from, &server, &server, &serving()).unwrap();
+    assert_eq!(outcome.requests, 1);
 }

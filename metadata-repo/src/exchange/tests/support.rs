@@ -18,7 +18,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// What a stream waits for at most: a test that hangs fails.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The name under which repositories are served.
 pub(super) const VOLUME: &str = "bigstore";
@@ -172,13 +172,10 @@ impl Node {
 }
 
 pub(super) fn raw_commit(tree: ObjectId, parents: &[ObjectId], time: i64) -> Vec<u8> {
-    let mut raw = format!("tree {tree}\n");
-    for parent in parents {
-        raw += &format!("parent {parent}\n");
-    }
-    raw += &format!("author node <node@volume> {time} +0000\n");
-    raw += &format!("committer node <node@volume> {time} +0000\n\nchange\n");
-    raw.into_bytes()
+    let parents = parents.iter().map(|parent| format!("parent {parent}\n"));
+    let parents = parents.collect::<String>();
+    let by = format!("node <node@volume> {time} +0000");
+    format!("tree {tree}\n{parents}author {by}\ncommitter {by}\n\nchange\n").into_bytes()
 }
 
 /// Two ends of a stream on which nothing waits for ever.
@@ -206,10 +203,10 @@ pub(super) fn pull_with(
 ) -> (Result<Pulled, ExchangeError>, Result<Served, ExchangeError>) {
     let (client, server) = streams();
     std::thread::scope(|scope| {
-        let served = scope.spawn(|| serve_from(from, &server, &server, &serving()));
+        let serving_it = scope.spawn(|| serve_from(from, &server, &server, &serving()));
         let pulled = pull_into(to, &client, &client, options);
         drop(client);
-        (pulled, served.join().unwrap())
+        (pulled, serving_it.join().unwrap())
     })
 }
 
