@@ -79,7 +79,8 @@ const CAPABILITIES_MAX: usize = 100;
 /// Most bytes of a line that names a ref.
 const REF_BYTES_MAX: usize = 1024;
 
-/// Pulls over one connection to [`super::serve_from`]'s side. Takes one round trip where nothing is new.
+/// Pulls over one connection to [`super::serve_from`]'s side, which is of no further use then. Takes one round
+/// trip where nothing is new.
 pub(crate) fn pull_into(
     store: &dyn GitStore,
     read: impl Read,
@@ -113,7 +114,7 @@ pub(crate) fn pull_into(
     )?;
     let (locked, moved): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
     if !moved.is_empty() {
-        install::install(&repository, received, locked)?;
+        install::install(store, received, locked)?;
         store.refresh();
     }
     Ok(Pulled { moved, objects })
@@ -158,8 +159,7 @@ fn lock_ref(
     history: &mut History<'_>,
     one: Move,
 ) -> Result<Option<Locked>, ExchangeError> {
-    let mut locked =
-        Locked::take(repository, one.incarnation).map_err(ExchangeError::repository)?;
+    let locked = Locked::take(repository, one.incarnation).map_err(ExchangeError::repository)?;
     let now = locked.current(repository)?;
     if now != one.old {
         if let Some(now) = now

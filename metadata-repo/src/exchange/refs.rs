@@ -5,7 +5,7 @@ use delugefs_core::ids::IncarnationId;
 use gix::ObjectId;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -98,13 +98,13 @@ impl Locked {
     }
 
     /// Writes where it is to go; the caller syncs the file, then calls [`Self::commit`].
-    pub(super) fn write(&mut self, new: ObjectId) -> io::Result<()> {
-        self.lock.file.write_all(format!("{new}\n").as_bytes())
+    pub(super) fn write(&self, new: ObjectId) -> io::Result<()> {
+        fs::write(&self.lock.path, format!("{new}\n"))
     }
 
-    /// The file that is to be synced.
-    pub(super) fn file(&self) -> &File {
-        &self.lock.file
+    /// The file that is to be synced. It is not kept open: there may be more refs than files may be open.
+    pub(super) fn file(&self) -> &Path {
+        &self.lock.path
     }
 
     /// Moves the ref. The directory is synced by [`sync`], once for many refs.
@@ -127,7 +127,6 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
 
 /// A lock file; gone when dropped.
 struct Lock {
-    file: File,
     path: PathBuf,
     held: bool,
 }
@@ -138,19 +137,11 @@ impl Lock {
         let started = Instant::now();
         loop {
             match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => {
-                    return Ok(Self {
-                        file,
-                        path,
-                        held: true,
-                    });
-                }
+                Ok(_) => return Ok(Self { path, held: true }),
+                Err(error) if started.elapsed() > LOCK_WAIT_MAX => return Err(error),
                 // Git removes a folder of refs when it has packed the last of them
                 Err(error) if error.kind() == io::ErrorKind::NotFound => create_parent(&path)?,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    if started.elapsed() > LOCK_WAIT_MAX {
-                        return Err(error);
-                    }
                     std::thread::sleep(LOCK_RETRY);
                 }
                 Err(error) => return Err(error),

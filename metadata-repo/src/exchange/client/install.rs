@@ -1,8 +1,8 @@
 //! Makes a pull visible, after all checks: the pack with its index, then the refs.
 
-use super::super::ExchangeError;
 use super::super::pack_reader::{Received, Stored, TEMPORARY_PREFIX};
 use super::super::refs::Locked;
+use super::super::{ExchangeError, GitStore};
 use gix::ObjectId;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -18,19 +18,16 @@ const SYNC_THREADS_MAX: usize = 4;
 /// Makes the pack part of the repository, then moves the refs, each durably before the next. The pack comes
 /// before its index: without an index nobody looks at it.
 pub(super) fn install(
-    repository: &gix::Repository,
+    store: &dyn GitStore,
     received: Option<Received>,
     refs: Vec<Locked>,
 ) -> Result<(), ExchangeError> {
     let received = received.filter(|received| !received.objects.is_empty());
-    place(repository, received, refs).map_err(ExchangeError::repository)
+    place(store, received, refs).map_err(ExchangeError::repository)
 }
 
-fn place(
-    repository: &gix::Repository,
-    received: Option<Received>,
-    refs: Vec<Locked>,
-) -> io::Result<()> {
+fn place(store: &dyn GitStore, received: Option<Received>, refs: Vec<Locked>) -> io::Result<()> {
+    let repository = store.git();
     let objects = repository.objects.store_ref().path().to_owned();
     let pack = match received {
         None => None,
@@ -38,7 +35,7 @@ fn place(
     };
     let mut files: Vec<_> = refs.iter().map(Locked::file).collect();
     if let Some((index, received)) = &pack {
-        files.extend([index.as_file(), received.file.as_file()]);
+        files.extend([index.path(), received.file.path()]);
     }
     sync_files(&files)?;
     if let Some((index, received)) = pack {
@@ -48,15 +45,21 @@ fn place(
         persist(received.file, &name)?;
         persist(index, &name.with_extension("idx"))?;
         super::super::refs::sync_directory(&directory)?;
+        // whoever sees a ref has to find what it points to
+        store.refresh();
     }
     refs.into_iter().try_for_each(Locked::commit)?;
-    super::super::refs::sync(repository)
+    super::super::refs::sync(&repository)
 }
 
-fn sync_files(files: &[&File]) -> io::Result<()> {
+fn sync_files(files: &[&Path]) -> io::Result<()> {
     let each = files.len().div_ceil(SYNC_THREADS_MAX).max(1);
     std::thread::scope(|scope| {
-        let sync = |files: &[&File]| files.iter().try_for_each(|file| file.sync_all());
+        let sync = |files: &[&Path]| {
+            files
+                .iter()
+                .try_for_each(|file| File::open(file)?.sync_all())
+        };
         let threads: Vec<_> = files
             .chunks(each)
             .map(|some| scope.spawn(move || sync(some)))

@@ -1,10 +1,12 @@
 //! Between two repositories.
 
 use super::super::GitStore as _;
-use super::super::{ExchangeError, Foreign, PullOptions, Pulled};
-use super::support::{Node, commit_id, incarnation, pull, pull_with, serving, streams};
+use super::super::{
+    ExchangeError, Foreign, PullOptions, Pulled, ServeLimits, ServeOptions, pull_into, serve_from,
+};
+use super::support::{Node, commit_id, git, incarnation, pull, pull_with, serving, streams};
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[test]
 fn everything_then_one_commit_then_nothing() {
@@ -245,6 +247,99 @@ fn serving_goes_on_while_commits_are_made() {
     to.fsck();
 }
 
+#[test]
+fn repositories_that_stock_git_has_repacked() {
+    let (from, to) = (Node::new(), Node::new());
+    let long: String = (0..5000).map(|n| format!("{n} ")).collect();
+    let mut head = from.commit(1, &[], &[("a", &long), ("d/b", "b")]);
+    pull(&to, &from);
+    for round in 0..5 {
+        let text = format!("{long}{round}");
+        head = from.commit(1, &[head], &[("a", &text), ("d/b", "b")]);
+    }
+    for node in [&from, &to] {
+        git(node.path(), &["pack-refs", "--all", "--prune"]);
+        git(node.path(), &["repack", "-q", "-a", "-d", "-f"]);
+    }
+    let verified = git(from.path(), &["count-objects", "-v"]);
+    assert!(verified.contains("count: 0"), "{verified}");
+    assert_eq!(pull(&to, &from).moved, [(incarnation(1), commit_id(head))]);
+    assert_eq!(to.author(1), Some(head));
+    to.fsck();
+}
+
+#[test]
+fn a_peer_that_falls_silent_ends_with_the_streams_timeout() {
+    let to = Node::new();
+    let (client, _server) = streams();
+    client
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
+    let pulled = pull_into(&to, &client, &client, &PullOptions::default());
+    assert!(
+        matches!(pulled, Err(ExchangeError::Connection(_))),
+        "{pulled:?}"
+    );
+}
+
+#[test]
+fn a_server_has_limits() {
+    let (from, to) = (Node::new(), Node::new());
+    let first = from.commit(1, &[], &[("a", "0")]);
+    from.commit(1, &[first], &[("a", "1")]);
+    for (limits, what) in [
+        (
+            ServeLimits {
+                objects_max: 3,
+                ..ServeLimits::default()
+            },
+            "objects",
+        ),
+        (
+            ServeLimits {
+                commits_max: 1,
+                ..ServeLimits::default()
+            },
+            "commits",
+        ),
+        (
+            ServeLimits {
+                requests_max: 1,
+                ..ServeLimits::default()
+            },
+            "requests",
+        ),
+        (
+            ServeLimits {
+                request_lines_max: 2,
+                ..ServeLimits::default()
+            },
+            "lines",
+        ),
+    ] {
+        let options = ServeOptions {
+            limits,
+            ..serving()
+        };
+        let (client, server) = streams();
+        let (pulled, outcome) = std::thread::scope(|scope| {
+            let serving_it = scope.spawn(|| serve_from(&from, &server, &server, &options));
+            let pulled = pull_into(&to, &client, &client, &PullOptions::default());
+            (pulled, serving_it.join().unwrap())
+        });
+        assert!(
+            matches!(outcome, Err(ExchangeError::Limit { .. })),
+            "{outcome:?}"
+        );
+        if what != "requests" {
+            assert!(
+                matches!(&pulled, Err(ExchangeError::Refused(why)) if why.contains(what)),
+                "{pulled:?}"
+            );
+        }
+    }
+}
+
 /// Prints what a pull costs; the bounds are wide, for machines that are shared.
 #[test]
 fn one_new_commit_is_quick() {
@@ -287,6 +382,6 @@ fn nothing_new_takes_one_round_trip() {
         .write_all(b"0014command=ls-refs\n0001001cref-prefix refs/authors/00000000")
         .unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
-    let outcome = super::super::serve_from(&from, &server, &server, &serving()).unwrap();
+    let outcome = serve_from(&from, &server, &server, &serving()).unwrap();
     assert_eq!(outcome.requests, 1);
 }
