@@ -6,7 +6,7 @@ use crate::time::Timestamp;
 use std::collections::BTreeMap;
 
 /// One file, directory, link or special node, apart from where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// Given at creation, kept through renames and edits.
     pub id: EntryId,
@@ -19,7 +19,7 @@ pub struct Entry {
 }
 
 /// What an entry is. It never changes for an id: a file does not become a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A regular file.
     File(File),
@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 /// A regular file's bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct File {
     /// The bytes now.
     pub content: Content,
@@ -47,7 +47,7 @@ pub struct File {
 }
 
 /// Where a file's bytes are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Content {
     /// In the descriptor itself; empty files are this.
     Inline(Vec<u8>),
@@ -75,7 +75,7 @@ pub struct ContentRef {
 }
 
 /// Attributes that POSIX lets a user change apart from the bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Attributes {
     /// Permission bits, incl. set-user-id, set-group-id and sticky (`0o7777`).
     pub mode: u16,
@@ -105,7 +105,7 @@ pub struct Written {
 }
 
 /// An entry at its place in the tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Placed {
     /// The directory it is in.
     pub parent: EntryId,

@@ -4,9 +4,12 @@
 //! arguments. The other crates act on what is decided here.
 
 pub mod change;
+pub mod conflict;
 pub mod entry;
 pub mod ids;
 pub mod limits;
+pub mod memory_tree;
+pub mod merge;
 pub mod name;
 pub mod settings;
 pub mod time;

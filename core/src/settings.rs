@@ -35,7 +35,7 @@ impl Settings {
             copies: 2,
             grace: Duration::from_secs(DAY),
             keep: Duration::from_secs(7 * DAY),
-            wait: Duration::from_secs(5 * 60),
+            wait: Duration::from_mins(5),
             inline_max: 4096,
             history: Duration::from_secs(90 * DAY),
         }

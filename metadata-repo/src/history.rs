@@ -1,0 +1,145 @@
+//! Walks through the commits. Committer dates never go back along a chain, so that a walk in their order may
+//! stop early.
+
+use crate::error::Result;
+use crate::session::Session;
+use gix::ObjectId;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+/// Of some commits, those that no other of them descends from.
+pub(crate) fn maximal(
+    session: &Session<'_>,
+    tips: &BTreeSet<ObjectId>,
+) -> Result<BTreeSet<ObjectId>> {
+    let mut left = tips.clone();
+    if left.len() < 2 {
+        return Ok(left);
+    }
+    let mut seen = BTreeSet::new();
+    let mut queue = BinaryHeap::new();
+    for tip in tips {
+        push_parents(session, *tip, &mut seen, &mut queue)?;
+    }
+    let mut oldest = oldest(session, &left)?;
+    while let Some((time, id)) = queue.pop() {
+        if time < oldest || left.len() < 2 {
+            break;
+        }
+        if left.remove(&id) {
+            oldest = self::oldest(session, &left)?;
+        }
+        push_parents(session, id, &mut seen, &mut queue)?;
+    }
+    Ok(left)
+}
+
+fn oldest(session: &Session<'_>, commits: &BTreeSet<ObjectId>) -> Result<i64> {
+    let mut oldest = i64::MAX;
+    for id in commits {
+        oldest = oldest.min(session.commit(*id)?.time);
+    }
+    Ok(oldest)
+}
+
+fn push_parents(
+    session: &Session<'_>,
+    id: ObjectId,
+    seen: &mut BTreeSet<ObjectId>,
+    queue: &mut BinaryHeap<(i64, ObjectId)>,
+) -> Result<()> {
+    for parent in &session.commit(id)?.parents {
+        if seen.insert(*parent) {
+            queue.push((session.commit(*parent)?.time, *parent));
+        }
+    }
+    Ok(())
+}
+
+/// Whether one commit is the other or an ancestor of it.
+pub(crate) fn is_ancestor(session: &Session<'_>, ancestor: ObjectId, of: ObjectId) -> Result<bool> {
+    let time = session.commit(ancestor)?.time;
+    let mut seen = BTreeSet::from([of]);
+    let mut queue = BinaryHeap::from([(session.commit(of)?.time, of)]);
+    while let Some((newest, id)) = queue.pop() {
+        if id == ancestor {
+            return Ok(true);
+        }
+        if newest < time {
+            break;
+        }
+        push_parents(session, id, &mut seen, &mut queue)?;
+    }
+    Ok(false)
+}
+
+const LEFT: u8 = 1;
+const RIGHT: u8 = 2;
+const BOTH: u8 = LEFT | RIGHT;
+/// An ancestor of a commit that is known to be common.
+const BELOW: u8 = 4;
+
+/// The maximal commits that are ancestors of `right` and of any of `left` (or are these themselves).
+pub(crate) fn common(
+    session: &Session<'_>,
+    left: &[ObjectId],
+    right: ObjectId,
+) -> Result<BTreeSet<ObjectId>> {
+    let mut painter = Painter {
+        session,
+        flags: BTreeMap::new(),
+        queue: BinaryHeap::new(),
+        open: BTreeSet::new(),
+    };
+    for id in left {
+        painter.paint(*id, LEFT)?;
+    }
+    painter.paint(right, RIGHT)?;
+    painter.run()?;
+    let both = painter.flags.iter().filter(|(_, flags)| **flags == BOTH);
+    let candidates = both.map(|(id, _)| *id).collect();
+    maximal(session, &candidates)
+}
+
+struct Painter<'s, 'r> {
+    session: &'s Session<'r>,
+    flags: BTreeMap<ObjectId, u8>,
+    queue: BinaryHeap<(i64, ObjectId)>,
+    /// Queued commits that are not known to be below a common one.
+    open: BTreeSet<ObjectId>,
+}
+
+impl Painter<'_, '_> {
+    fn paint(&mut self, id: ObjectId, flags: u8) -> Result<()> {
+        let painted = self.flags.entry(id).or_default();
+        if *painted & flags == flags {
+            return Ok(());
+        }
+        *painted |= flags;
+        if *painted & BELOW == 0 {
+            self.open.insert(id);
+        } else {
+            self.open.remove(&id);
+        }
+        self.queue.push((self.session.commit(id)?.time, id));
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<()> {
+        while !self.open.is_empty() {
+            let Some((_, id)) = self.queue.pop() else {
+                return Ok(());
+            };
+            self.open.remove(&id);
+            let flags = self.flags.get(&id).copied().unwrap_or_default();
+            let pass = if flags & BOTH == BOTH {
+                BOTH | BELOW
+            } else {
+                flags
+            };
+            for parent in self.session.commit(id)?.parents.clone() {
+                self.paint(parent, pass)?;
+            }
+        }
+        Ok(())
+    }
+}
