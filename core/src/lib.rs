@@ -6,10 +6,13 @@
 pub mod change;
 pub mod conflict;
 pub mod entry;
+pub mod holdings;
 pub mod ids;
 pub mod limits;
 pub mod memory_tree;
 pub mod merge;
 pub mod name;
+pub mod plan;
 pub mod settings;
+pub mod sync;
 pub mod time;

@@ -24,8 +24,6 @@ pub struct Settings {
     pub history: Duration,
 }
 
-const DAY: u64 = 24 * 60 * 60;
-
 impl Settings {
     /// A new volume's settings.
     pub fn new(volume: VolumeId, name: String) -> Self {
@@ -33,11 +31,11 @@ impl Settings {
             volume,
             name,
             copies: 2,
-            grace: Duration::from_secs(DAY),
-            keep: Duration::from_secs(7 * DAY),
+            grace: Duration::from_hours(24),
+            keep: Duration::from_hours(7 * 24),
             wait: Duration::from_mins(5),
             inline_max: 4096,
-            history: Duration::from_secs(90 * DAY),
+            history: Duration::from_hours(90 * 24),
         }
     }
 }

@@ -1,0 +1,91 @@
+//! Whole clusters in one process: nodes that each run the sync machine over a model of a repository, on a
+//! network that delays, stalls, breaks, loses and repeats; seeded, so that each run can be had again.
+//!
+//! Each step is checked for safety (see `store` and `node`); after everything is healed, a last change must be
+//! everywhere within a few delays, and then there must be silence.
+//!
+//! `SEED=n cargo test -p delugefs-core --test simulation replay -- --nocapture` tells one run step by step;
+//! `SEEDS=from..to` runs others than the usual ones.
+#![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
+
+mod network;
+mod node;
+mod random;
+mod scenario;
+mod store;
+mod world;
+
+use scenario::Report;
+use std::time::Instant;
+
+/// Seeds of the usual run.
+const SEEDS: u64 = 200;
+
+/// Names the seed when a check fails.
+struct Announce(u64);
+
+impl Drop for Announce {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.0;
+            eprintln!(
+                "SEED={seed} failed; replay: SEED={seed} cargo test -p delugefs-core --test simulation replay -- --nocapture"
+            );
+        }
+    }
+}
+
+fn run(seed: u64, is_told: bool) -> Report {
+    let _announce = Announce(seed);
+    scenario::run(seed, is_told)
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let parse = |text: String| {
+        let (from, to) = text.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    };
+    match std::env::var("SEEDS") {
+        Ok(text) => parse(text).expect("SEEDS=from..to"),
+        Err(_) => 0..SEEDS,
+    }
+}
+
+#[test]
+fn clusters_converge_whatever_happens() {
+    let mut times = Vec::new();
+    let mut settled = Vec::new();
+    let mut total = Report::default();
+    for seed in seeds() {
+        let start = Instant::now();
+        let report = run(seed, false);
+        times.push(start.elapsed());
+        settled.push(report.settled_in_delays);
+        total.add(&report);
+    }
+    times.sort_unstable();
+    settled.sort_unstable_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    println!(
+        "{total}; median seed {median:?}, slowest {:?}; settled after {:.1} delays in the median, {:.1} at most",
+        times[times.len() - 1],
+        settled[settled.len() / 2],
+        settled[settled.len() - 1],
+    );
+    assert!(
+        total.commits > 0 && total.crashes > 0 && total.failed_pulls > 0,
+        "too tame"
+    );
+}
+
+#[test]
+fn a_seed_is_the_same_run_each_time() {
+    assert_eq!(run(7, false), run(7, false));
+}
+
+#[test]
+fn replay() {
+    if let Ok(seed) = std::env::var("SEED") {
+        println!("{}", run(seed.parse().expect("SEED=number"), true));
+    }
+}

@@ -1,0 +1,165 @@
+//! One node: the sync machine, what it has on disk, and a clock of its own.
+
+use crate::random::Random;
+use crate::store::{Graph, Store, incarnation};
+use delugefs_core::holdings::{Holdings, Operation, Record};
+use delugefs_core::ids::{CommitId, InfoHash, NodeId};
+use delugefs_core::sync::{Config, Event, Sync};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What the repository's one writer is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    Commit,
+    Rebase,
+}
+
+/// A process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) sync: Sync,
+    /// The work under way, and how many pending writes it has taken.
+    pub(crate) work: Option<(Work, u64)>,
+    /// What the mount shows.
+    pub(crate) shown: BTreeSet<CommitId>,
+    /// The wake-up that is arranged.
+    pub(crate) wake: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) number: usize,
+    pub(crate) store: Store,
+    pub(crate) holdings: Holdings,
+    /// Writes acknowledged, and how many of them are in no commit yet (they are in the journal).
+    pub(crate) written: u64,
+    pub(crate) pending: u64,
+    /// How often it was started.
+    pub(crate) life: u32,
+    pub(crate) running: Option<Running>,
+    /// Its clock: an offset, and thousandths that it gains.
+    offset: Duration,
+    rate: u32,
+}
+
+pub(crate) fn node_id(number: usize) -> NodeId {
+    NodeId::new([number as u8 + 1; 16])
+}
+
+pub(crate) fn address(number: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number as u8 + 1], 4000))
+}
+
+pub(crate) fn number_at(address: SocketAddr) -> usize {
+    match address {
+        SocketAddr::V4(v4) => usize::from(v4.ip().octets()[3]) - 1,
+        SocketAddr::V6(_) => unreachable!("only IPv4 here"),
+    }
+}
+
+impl Node {
+    pub(crate) fn new(number: usize, random: &mut Random) -> Self {
+        Self {
+            number,
+            store: Store::default(),
+            holdings: Holdings::new(),
+            written: 0,
+            pending: 0,
+            life: 0,
+            running: None,
+            offset: random.ms(0, 1_000_000),
+            rate: random.within(950, 1050) as u32,
+        }
+    }
+
+    pub(crate) fn clock(&self, now: Duration) -> Duration {
+        self.offset + now * self.rate / 1000
+    }
+
+    /// When this node's clock shows `at`, rounded up.
+    pub(crate) fn time_of(&self, at: Duration) -> Duration {
+        at.saturating_sub(self.offset) * 1000 / self.rate + Duration::from_nanos(10)
+    }
+
+    /// Starts the process on what is on disk; its first event.
+    pub(crate) fn start(&mut self, seed: u64, graph: &Graph) -> Event {
+        assert!(self.running.is_none());
+        self.life += 1;
+        let sync = Sync::new(Config {
+            node: node_id(self.number),
+            incarnation: incarnation(self.number),
+            seed,
+            authors: self.store.authors().clone(),
+            positions: self.holdings.positions(),
+        });
+        self.running = Some(Running {
+            sync,
+            work: None,
+            shown: graph.maximal(self.store.authors()),
+            wake: None,
+        });
+        if self.pending > 0 {
+            Event::LocalChanges
+        } else {
+            Event::Wake
+        }
+    }
+
+    /// A write is acknowledged; it makes or drops a content, too.
+    pub(crate) fn write(&mut self, random: &mut Random) {
+        self.written += 1;
+        self.pending += 1;
+        let mut content = [self.number as u8; 20];
+        content[0] = random.within(0, 9) as u8;
+        let operation = if random.percent(60) {
+            Operation::Held
+        } else {
+            Operation::Dropped
+        };
+        let content = InfoHash::new(content);
+        let record = Record { operation, content };
+        self.holdings
+            .push(incarnation(self.number), record)
+            .unwrap();
+    }
+
+    /// Begins the work that the machine asked for.
+    pub(crate) fn begin(&mut self, work: Work) {
+        let pending = self.pending;
+        assert!(
+            work == Work::Rebase || pending > 0,
+            "asks for a commit of nothing"
+        );
+        let running = self.running.as_mut().unwrap();
+        assert_eq!(running.work, None, "two writers at once");
+        running.work = Some((work, pending));
+    }
+
+    /// Ends it well.
+    pub(crate) fn finish(&mut self, graph: &mut Graph) {
+        let running = self.running.as_mut().unwrap();
+        let (work, taken) = running.work.take().unwrap();
+        if taken > 0 {
+            self.store.author(graph, self.number, taken);
+            self.pending -= taken;
+        }
+        if work == Work::Rebase || taken > 0 {
+            running.shown = graph.maximal(self.store.authors());
+        }
+    }
+
+    /// What each log says is held: the same on all nodes in the end.
+    pub(crate) fn held(&self) -> BTreeMap<NodeId, BTreeSet<InfoHash>> {
+        let logs = self.holdings.positions().into_iter();
+        let logs = logs
+            .filter(|(_, position)| *position > 0)
+            .map(|(log, _)| log);
+        logs.filter_map(|log| {
+            let held = self.holdings.log(log)?.held().clone();
+            Some((NodeId::new(*log.as_bytes()), held))
+        })
+        .collect()
+    }
+}

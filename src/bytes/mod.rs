@@ -1,0 +1,6 @@
+//! The volume's bytes on this node: which contents there are, which are here, who else has them, what to fetch and
+//! what to let go.
+
+pub mod catalogue;
+pub mod holdings;
+pub mod retention;

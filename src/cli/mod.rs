@@ -1,0 +1,10 @@
+//! The command line: raw arguments, then checked ones.
+
+mod arguments;
+pub mod background;
+pub mod units;
+
+pub use arguments::{
+    Arguments, Command, NodeArguments, Options, Select, SetArguments, StatusArguments,
+    StopArguments, UsageError, WhereArguments, apply_setting,
+};

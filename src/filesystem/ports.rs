@@ -1,0 +1,124 @@
+//! What the filesystem needs from the rest of the node. Tests put fakes here.
+
+use super::{FsError, Space};
+use bytes::Bytes;
+use delugefs_core::change::Changes;
+use delugefs_core::entry::{ContentRef, Entry};
+use delugefs_core::ids::{EntryId, InfoHash, TreeId};
+use delugefs_core::name::Name;
+use delugefs_core::time::Timestamp;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A result that arrives later.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One name in a directory of the committed tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: Name,
+    /// What it names.
+    pub entry: Entry,
+    /// A directory's own tree; `None` for anything else.
+    pub tree: Option<TreeId>,
+}
+
+/// The committed names: local, blocking.
+pub trait Names: Send + Sync {
+    /// All entries of a directory.
+    fn directory(&self, tree: TreeId) -> Result<Vec<Listed>, FsError>;
+    /// The root directory's own entry, in the tree of a commit.
+    fn root(&self, tree: TreeId) -> Result<Entry, FsError>;
+}
+
+/// A content that [`Contents::seal`] has taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// What it is called now.
+    pub content: ContentRef,
+    /// Its raw `info` dictionary.
+    pub info: Vec<u8>,
+}
+
+/// The bytes.
+pub trait Contents: Send + Sync {
+    /// A content's file, opened for reading, when all of it is here. Called under the namespace lock: it
+    /// must not wait.
+    fn local(&self, content: &ContentRef) -> Result<Option<File>, FsError>;
+    /// A reader over a content that is not wholly here. Must not wait.
+    fn reader(&self, content: ContentRef) -> Result<Arc<dyn ContentReader>, FsError>;
+    /// Hashes a staging file and takes it over: afterwards it is gone from `staged`, and complete here.
+    /// On an error it is still at `staged`. Takes its time; never called under a lock.
+    fn seal(&self, staged: &Path) -> Result<Sealed, FsError>;
+    /// Room on this disk, already less the reserve and within the capacity. Called for each write that the
+    /// filesystem serves itself: must be cheap.
+    fn space(&self) -> Space;
+}
+
+/// Reads a content while it arrives.
+pub trait ContentReader: Send + Sync {
+    /// Bytes at `offset`: at least one and at most `length`, none only at the end of the content. Waits for
+    /// them to arrive; fails when the wait ends in vain. Dropping the future gives up.
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'static, Result<Bytes, FsError>>;
+}
+
+/// Time and randomness.
+pub trait Source: Send + Sync {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+    /// 16 random bytes: identities of entries and names of staging files.
+    fn random(&self) -> [u8; 16];
+}
+
+/// Who wants to know that there is work. Called under the namespace lock: must return at once and must not
+/// call the filesystem.
+pub trait Events: Send + Sync {
+    /// A file waits to be sealed: [`super::Filesystem::next_unsealed`].
+    fn unsealed(&self);
+    /// Changes wait to be committed: [`super::Filesystem::take_group`].
+    fn pending(&self);
+}
+
+/// All ports together.
+#[derive(Clone)]
+pub struct Ports {
+    /// The committed names.
+    pub names: Arc<dyn Names>,
+    /// The bytes.
+    pub contents: Arc<dyn Contents>,
+    /// Time and randomness.
+    pub source: Arc<dyn Source>,
+    /// Who is told of work.
+    pub events: Arc<dyn Events>,
+}
+
+/// Changes on their way into a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The committed tree that they are relative to.
+    pub base: TreeId,
+    /// The changes, each complete.
+    pub changes: Changes,
+    /// Raw `info` dictionaries of contents that are new in `changes`.
+    pub infos: BTreeMap<InfoHash, Vec<u8>>,
+    /// Where each directory that `changes` mentions as a parent, and each of its ancestors, is in the tree
+    /// that results.
+    pub places: BTreeMap<EntryId, (EntryId, Name)>,
+    /// The journal goes up to here with these changes.
+    pub sequence: u64,
+}
+
+/// How the committed tree has moved on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewDiff {
+    /// The new tree.
+    pub tree: TreeId,
+    /// All entries that differ from the tree that the filesystem was based on (`base`).
+    pub changes: Changes,
+    /// Every directory whose tree differs, with its new tree.
+    pub directories: Vec<(EntryId, TreeId)>,
+}

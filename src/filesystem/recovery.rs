@@ -1,0 +1,322 @@
+//! Starting: the committed tree, then the journal beyond it, then the staging files.
+
+use super::handles::Handles;
+use super::inode::{Node, Place};
+use super::journal::{Edit, Journal, Record, StagedItem};
+use super::namespace::{DEPTH_MAX, Namespace};
+use super::pending::Pending;
+use super::staging::{Staged, Staging};
+use super::state::State;
+use super::{Config, FsError, Inode, Ports};
+use delugefs_core::change::Change;
+use delugefs_core::entry::Placed;
+use delugefs_core::ids::{EntryId, TreeId};
+use delugefs_core::name::Name;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+/// Where entries were last said to be, whether or not that directory is loaded.
+type Places = HashMap<EntryId, (EntryId, Name)>;
+
+/// What the journal says of staging files.
+#[derive(Default)]
+struct StagingFiles {
+    items: BTreeMap<EntryId, Found>,
+    boot: Option<[u8; 16]>,
+}
+
+struct Found {
+    item: StagedItem,
+    /// When this was written.
+    boot: Option<[u8; 16]>,
+    synced: bool,
+}
+
+/// Everything as it was acknowledged.
+pub(super) fn start(config: Config, ports: Ports) -> Result<State, FsError> {
+    let staging = Staging::open(&config.root)?;
+    let (journal, records) = Journal::open(&config.root, config.sequence)?;
+    let (tree, sequence, root) = base(&config, &ports, &records)?;
+    let mut state = State {
+        names: Namespace::new(ports.names.clone(), tree, root),
+        pending: Pending::new(tree, sequence),
+        handles: Handles::default(),
+        journal,
+        staging,
+        unsealed: VecDeque::new(),
+        ports,
+        config,
+    };
+    let mut places = Places::new();
+    let mut files = StagingFiles::default();
+    for record in records {
+        files.note(&record);
+        state.replay(record, sequence, &mut places)?;
+    }
+    state.take_up(files, &places)?;
+    let all = state.snapshot();
+    state.journal.rewrite(all)?;
+    Ok(state)
+}
+
+/// Which committed tree the rest of the journal is relative to.
+fn base(
+    config: &Config,
+    ports: &Ports,
+    records: &[Record],
+) -> Result<(TreeId, u64, delugefs_core::entry::Entry), FsError> {
+    let told = records.iter().filter_map(|record| record.base).next_back();
+    if let Some((tree, sequence)) = told.filter(|(_, sequence)| *sequence >= config.sequence) {
+        match ports.names.root(tree) {
+            Ok(root) => return Ok((tree, sequence, root)),
+            Err(error) => tracing::warn!(%error, %tree, "the journal's base is not to be had"),
+        }
+    }
+    let root = ports.names.root(config.base)?;
+    Ok((config.base, config.sequence, root))
+}
+
+/// The kernel's present boot; `None` where it does not tell.
+pub(super) fn boot_id() -> Option<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let id: EntryId = digits.parse().ok()?;
+    Some(*id.as_bytes())
+}
+
+impl StagingFiles {
+    fn note(&mut self, record: &Record) {
+        self.boot = record.boot.or(self.boot);
+        for id in &record.unstaged {
+            self.items.remove(id);
+        }
+        for item in &record.staged {
+            let found = Found {
+                item: item.clone(),
+                boot: self.boot,
+                synced: false,
+            };
+            let earlier = self.items.insert(item.placed.entry.id, found);
+            if let Some(earlier) = earlier
+                && let Some(now) = self.items.get_mut(&item.placed.entry.id)
+                && earlier.item.nonce == item.nonce
+            {
+                now.synced = earlier.synced;
+            }
+        }
+        for id in &record.synced {
+            if let Some(found) = self.items.get_mut(id) {
+                found.synced = true;
+            }
+        }
+    }
+}
+
+impl State {
+    fn replay(
+        &mut self,
+        record: Record,
+        committed: u64,
+        places: &mut Places,
+    ) -> Result<(), FsError> {
+        places.extend(record.places);
+        if record.sequence > committed {
+            self.redo(&record.edits, places)?;
+            for (hash, info) in record.infos {
+                self.pending.push_info(hash, info);
+            }
+        }
+        for edit in record.edits {
+            match edit.after {
+                Some(placed) => places.insert(edit.id, (placed.parent, placed.name)),
+                None => places.remove(&edit.id),
+            };
+        }
+        for item in record.staged {
+            let Placed {
+                parent,
+                name,
+                entry,
+            } = item.placed;
+            places.insert(entry.id, (parent, name));
+        }
+        Ok(())
+    }
+
+    /// Makes the changes of one record again. Those that are in the tree already change nothing.
+    fn redo(&mut self, edits: &[Edit], places: &Places) -> Result<(), FsError> {
+        let mut moves = Vec::new();
+        for edit in edits {
+            let known = match &edit.before {
+                Some(place) => self.resolve_at(edit.id, place, places)?,
+                None => None,
+            };
+            let known = match known {
+                None => self.resolve_id(edit.id, places, 0)?,
+                known => known,
+            };
+            moves.push((edit, known, known.and_then(|inode| self.names.placed(inode))));
+        }
+        for (edit, known, before) in &mut moves {
+            match (&edit.after, *known) {
+                (Some(after), None) => {
+                    let node = Node::new(None, after.entry.clone(), None);
+                    *known = Some(self.names.insert(node));
+                }
+                (Some(after), Some(inode)) => {
+                    self.names.node_mut(inode)?.entry = after.entry.clone();
+                }
+                (None, _) => {}
+            }
+            let stays = match (&edit.after, &before) {
+                (Some(a), Some(b)) => a.parent == b.parent && a.name == b.name,
+                _ => false,
+            };
+            if let Some(inode) = *known
+                && !stays
+            {
+                self.names.detach(inode);
+            }
+        }
+        for (edit, inode, before) in moves {
+            let Some(inode) = inode else { continue };
+            if let Some(after) = &edit.after
+                && self.names.node(inode)?.place.is_none()
+                && inode != Inode::ROOT
+            {
+                self.put(inode, after, places)?;
+            }
+            let after = self.names.placed(inode);
+            self.pending.push(edit.id, Change { before, after });
+            self.names.drop_unused(inode);
+        }
+        Ok(())
+    }
+
+    /// Attaches where it belongs; what cannot be there is kept elsewhere rather than lost.
+    fn put(&mut self, inode: Inode, at: &Placed, places: &Places) -> Result<Place, FsError> {
+        let parent = self.resolve_id(at.parent, places, 0)?;
+        let parent = parent.filter(|parent| {
+            let node = self.names.node(*parent);
+            node.is_ok_and(Node::is_directory)
+        });
+        let parent = parent.unwrap_or(Inode::ROOT);
+        self.names.load(parent)?;
+        let name = self.free_name(parent, &at.name, &at.entry.written);
+        self.names.attach(inode, (parent, name.clone()));
+        Ok((parent, name))
+    }
+
+    /// Finds an entry that is perhaps not loaded.
+    fn resolve_id(
+        &mut self,
+        id: EntryId,
+        places: &Places,
+        depth: usize,
+    ) -> Result<Option<Inode>, FsError> {
+        if let Some(inode) = self.names.inode_of(id) {
+            return Ok(Some(inode));
+        }
+        match places.get(&id) {
+            Some(place) if depth < DEPTH_MAX => self.resolve_below(id, place, places, depth + 1),
+            _ => Ok(None),
+        }
+    }
+
+    fn resolve_at(
+        &mut self,
+        id: EntryId,
+        place: &(EntryId, Name),
+        places: &Places,
+    ) -> Result<Option<Inode>, FsError> {
+        if let Some(inode) = self.names.inode_of(id) {
+            return Ok(Some(inode));
+        }
+        self.resolve_below(id, place, places, 0)
+    }
+
+    fn resolve_below(
+        &mut self,
+        id: EntryId,
+        (parent, name): &(EntryId, Name),
+        places: &Places,
+        depth: usize,
+    ) -> Result<Option<Inode>, FsError> {
+        let Some(parent) = self.resolve_id(*parent, places, depth)? else {
+            return Ok(None);
+        };
+        if !self.names.node(parent)?.is_directory() {
+            return Ok(None);
+        }
+        self.names.load(parent)?;
+        let child = self.names.child(parent, name)?;
+        Ok(child.filter(|_| self.names.inode_of(id) == child))
+    }
+
+    /// Takes up what was being written, as closed files, and removes what nobody knows.
+    fn take_up(&mut self, files: StagingFiles, places: &Places) -> Result<(), FsError> {
+        let boot = boot_id();
+        let mut kept = HashSet::new();
+        for (id, found) in files.items {
+            let nonce = found.item.nonce;
+            let Some(mut staged) = self.staging.recover(&nonce)? else {
+                tracing::warn!(name = %found.item.placed.name, "a staging file is gone");
+                continue;
+            };
+            staged.unborn = found.item.unborn;
+            staged.privileged = found.item.privileged;
+            staged.synced = found.synced;
+            let lost_power = boot.is_none() || boot != found.boot;
+            let untrue = !staged.unborn && lost_power && !staged.synced;
+            if !staged.unborn && (untrue || !staged.written) {
+                continue;
+            }
+            self.take_up_one(id, found.item, staged, places)?;
+            kept.insert(super::staging::hex(&nonce));
+        }
+        self.staging.sweep(|name| kept.contains(name))
+    }
+
+    fn take_up_one(
+        &mut self,
+        id: EntryId,
+        item: StagedItem,
+        mut staged: Staged,
+        places: &Places,
+    ) -> Result<(), FsError> {
+        let known = self.resolve_id(id, places, 0)?;
+        let known = known.filter(|_| !staged.unborn);
+        let inode = if let Some(inode) = known {
+            inode
+        } else {
+            let mut placed = item.placed;
+            if !staged.unborn {
+                staged.unborn = true;
+                placed.entry.id = self.new_id();
+            }
+            staged.replaces = self.cover(&item.replaces, places)?;
+            let inode = self.names.insert(Node::new(None, placed.entry.clone(), None));
+            self.put(inode, &placed, places)?;
+            inode
+        };
+        if let Some(body) = self.names.node_mut(inode)?.file_mut() {
+            body.staged = Some(staged);
+        }
+        self.wait_for_seal(inode);
+        Ok(())
+    }
+
+    /// Hides what an unborn file has replaced.
+    fn cover(&mut self, replaced: &[Placed], places: &Places) -> Result<Vec<Placed>, FsError> {
+        let mut covered = Vec::new();
+        for placed in replaced {
+            if let Some(inode) = self.resolve_id(placed.entry.id, places, 0)?
+                && let Some(placed) = self.names.placed(inode)
+            {
+                covered.push(placed);
+                self.names.detach(inode);
+                self.names.drop_unused(inode);
+            }
+        }
+        Ok(covered)
+    }
+}

@@ -1,0 +1,78 @@
+//! What makes acknowledged things survive a power cut: one sync of the journal serves all who wait for it.
+
+use super::journal::Record;
+use super::{Filesystem, FsError, HandleId, Inode};
+use std::fs::File;
+use std::sync::{Arc, PoisonError};
+
+impl Filesystem {
+    /// `fsync`: bytes and names survive a power cut on this disk. Blocks.
+    pub fn sync(&self, handle: HandleId) -> Result<(), FsError> {
+        let inode = self.lock().handle_inode(handle)?;
+        self.sync_file(inode)?;
+        self.sync_journal()
+    }
+
+    /// `fsync` of a directory: its names survive a power cut on this disk. Blocks.
+    pub fn sync_directory(&self, _inode: Inode) -> Result<(), FsError> {
+        self.sync_journal()
+    }
+
+    /// Makes all that was acknowledged survive a power cut. Blocks.
+    pub fn sync_all(&self) -> Result<(), FsError> {
+        let staged: Vec<Inode> = {
+            let state = self.lock();
+            let staged = state.names.iter().filter(|(_, node)| node.staged().is_some());
+            staged.map(|(inode, _)| inode).collect()
+        };
+        for inode in staged {
+            self.sync_file(inode)?;
+        }
+        self.sync_journal()
+    }
+
+    fn sync_file(&self, inode: Inode) -> Result<(), FsError> {
+        let Some((file, staging)) = self.staged_file(inode) else {
+            return Ok(());
+        };
+        file.sync_data()?;
+        let mut state = self.lock();
+        let Ok(node) = state.names.node(inode) else {
+            return Ok(());
+        };
+        let (id, attached) = (node.entry.id, node.place.is_some());
+        let first = node.staged().is_some_and(|s| !s.synced && Arc::ptr_eq(&s.file, &file));
+        if first && attached {
+            staging.sync_folder()?;
+            state.append(Record {
+                synced: vec![id],
+                ..Record::default()
+            })?;
+            if let Some(staged) = state.names.node_mut(inode)?.staged_mut() {
+                staged.synced = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn staged_file(&self, inode: Inode) -> Option<(Arc<File>, super::staging::Staging)> {
+        let state = self.lock();
+        let staged = state.names.node(inode).ok()?.staged()?;
+        Some((Arc::clone(&staged.file), state.staging.clone()))
+    }
+
+    fn sync_journal(&self) -> Result<(), FsError> {
+        let wanted = self.lock().journal.sequence();
+        let mut durable = self.0.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if *durable >= wanted {
+            return Ok(());
+        }
+        let (file, sequence) = {
+            let state = self.lock();
+            (state.journal.file(), state.journal.sequence())
+        };
+        file.sync_data()?;
+        *durable = sequence;
+        Ok(())
+    }
+}

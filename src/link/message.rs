@@ -1,0 +1,118 @@
+//! What nodes tell each other on a control stream.
+
+use bytes::Bytes;
+use delugefs_core::ids::{CommitId, IncarnationId, InfoHash, NodeId, VolumeId};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// Version of the messages. A newer minor version may add messages and append fields, which older
+/// ones skip; another major version is refused.
+pub const PROTOCOL: Protocol = Protocol { major: 1, minor: 0 };
+
+/// Version of the messages that a node speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Protocol {
+    /// Must be equal.
+    pub major: u16,
+    /// May differ.
+    pub minor: u16,
+}
+
+/// The first message on a control stream, both ways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// What the sender speaks.
+    pub protocol: Protocol,
+    /// The volume.
+    pub volume: VolumeId,
+    /// The volume's name.
+    pub volume_name: String,
+    /// The sender.
+    pub node: NodeId,
+    /// The sender's incarnation.
+    pub incarnation: IncarnationId,
+    /// The sender's label.
+    pub label: String,
+    /// Where the sender's disk is (`--site`), may be empty.
+    pub site: String,
+    /// The port the sender listens on; with the connection's source address, where to reach it.
+    pub listen_port: u16,
+    /// Other addresses it listens on.
+    pub addresses: Vec<SocketAddr>,
+    /// Most bytes that the sender may use.
+    pub capacity: u64,
+    /// Bytes that it can still take.
+    pub free: u64,
+    /// Whether it has a mount (or only stores).
+    pub mounted: bool,
+}
+
+/// A node and where it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerAddresses {
+    /// The node.
+    pub node: NodeId,
+    /// At least one.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Author heads: for each incarnation the newest commit of its chain.
+pub type Heads = BTreeMap<IncarnationId, CommitId>;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Who the sender is; always first.
+    Hello(Hello),
+    /// The author heads that the sender has: pull what is new.
+    Heads(Heads),
+    /// The author heads that the sender would keep through a power cut.
+    Durable(Heads),
+    /// Up to which sequence the sender knows each incarnation's holdings.
+    HoldingsHave(Vec<(IncarnationId, u64)>),
+    /// Asks for an incarnation's holdings from a sequence on.
+    HoldingsWanted {
+        /// Whose.
+        incarnation: IncarnationId,
+        /// The first sequence wanted.
+        from: u64,
+    },
+    /// A part of an incarnation's holdings, as `core::holdings` encodes it.
+    Holdings {
+        /// Whose.
+        incarnation: IncarnationId,
+        /// The first sequence in it.
+        from: u64,
+        /// The log's bytes.
+        bytes: Bytes,
+    },
+    /// Other nodes of the volume that the sender knows.
+    Peers(Vec<PeerAddresses>),
+    /// Asks the receiver to fetch and hold these contents.
+    PleaseHold(Vec<InfoHash>),
+    /// The sender is fetching these.
+    Fetching(Vec<InfoHash>),
+    /// The sender can serve pieces of these.
+    Available(Vec<InfoHash>),
+    /// The sender's space changed.
+    Space {
+        /// Most bytes that it may use.
+        capacity: u64,
+        /// Bytes that it can still take.
+        free: u64,
+    },
+    /// Answered with the same number.
+    Ping(u64),
+    /// The answer.
+    Pong(u64),
+    /// The sender closes the link on purpose.
+    Goodbye {
+        /// For the log.
+        reason: String,
+    },
+    /// Something about this link that the receiver's owner should know.
+    Problem {
+        /// For the log.
+        text: String,
+    },
+}

@@ -1,0 +1,205 @@
+//! The nodes of the volume that this one has ever met, kept across restarts: for the plan's facts, for messages,
+//! and so that a disk in a drawer is still known by its label.
+//!
+//! Owns the file `holdings/nodes.json`. What is lost of it in a crash is learned again at the next meeting.
+
+use delugefs_core::ids::{IncarnationId, NodeId};
+use delugefs_core::plan::{NodeFacts, Presence};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Nodes remembered; beyond it, new ones are used while connected but not written down.
+const MEMBERS_MAX: usize = 4096;
+
+/// Unseen for so long, a node is not expected back (180 days, as DESIGN says of the past's reaper too).
+const RETIRED_AFTER: Duration = Duration::from_hours(180 * 24);
+
+/// A node of the volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its present incarnation.
+    pub incarnation: IncarnationId,
+    /// Its label.
+    pub label: String,
+    /// Its site.
+    pub site: String,
+    /// Most bytes it will hold.
+    pub capacity: u64,
+    /// Bytes it can still take.
+    pub free: u64,
+    /// When it was last connected, in seconds since 1970.
+    pub seen: u64,
+    /// Where it takes connections, while connected.
+    pub address: Option<SocketAddr>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    node: String,
+    incarnation: String,
+    label: String,
+    site: String,
+    capacity: u64,
+    free: u64,
+    seen: u64,
+}
+
+/// All of them, without this node itself.
+#[derive(Debug)]
+pub struct Members {
+    path: PathBuf,
+    members: BTreeMap<NodeId, Member>,
+}
+
+impl Members {
+    /// Reads the file in a root's `holdings`; a damaged one is as good as none.
+    pub fn open(holdings: &std::path::Path) -> io::Result<Self> {
+        let path = holdings.join("nodes.json");
+        let stored: Vec<Stored> = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
+                tracing::warn!(
+                    "{} is damaged ({error}); nodes will be met anew",
+                    path.display()
+                );
+                Vec::new()
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let members = stored.into_iter().filter_map(Stored::into_member).collect();
+        Ok(Self { path, members })
+    }
+
+    /// Writes the file.
+    pub fn store(&self) -> io::Result<()> {
+        let all = self.members.iter().take(MEMBERS_MAX);
+        let stored: Vec<Stored> = all
+            .map(|(node, member)| Stored::new(node, member))
+            .collect();
+        let new = self.path.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec_pretty(&stored)?)?;
+        std::fs::rename(&new, &self.path)
+    }
+
+    /// A node has introduced itself.
+    pub fn met(&mut self, node: NodeId, member: Member) {
+        self.members.insert(node, member);
+    }
+
+    /// A node has told how much room it has.
+    pub fn has_room(&mut self, node: NodeId, capacity: u64, free: u64) {
+        if let Some(member) = self.members.get_mut(&node) {
+            (member.capacity, member.free) = (capacity, free);
+        }
+    }
+
+    /// A node is no longer connected.
+    pub fn lost(&mut self, node: NodeId, now: u64) {
+        if let Some(member) = self.members.get_mut(&node) {
+            member.seen = now;
+            member.address = None;
+        }
+    }
+
+    /// A node.
+    pub fn get(&self, node: NodeId) -> Option<&Member> {
+        self.members.get(&node)
+    }
+
+    /// The node behind an incarnation.
+    pub fn by_incarnation(&self, incarnation: IncarnationId) -> Option<(NodeId, &Member)> {
+        let mut all = self.iter();
+        all.find(|(_, member)| member.incarnation == incarnation)
+    }
+
+    /// All, in id order.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        self.members.iter().map(|(node, member)| (*node, member))
+    }
+
+    /// What the plan goes by, at a time in seconds since 1970.
+    pub fn facts(&self, now: u64) -> BTreeMap<NodeId, NodeFacts> {
+        self.iter()
+            .map(|(node, member)| (node, member.facts(now)))
+            .collect()
+    }
+}
+
+impl Member {
+    fn facts(&self, now: u64) -> NodeFacts {
+        let away = Duration::from_secs(now.saturating_sub(self.seen));
+        NodeFacts {
+            incarnation: self.incarnation,
+            site: self.site.clone(),
+            presence: match self.address {
+                Some(_) => Presence::Connected,
+                None => Presence::Away(away),
+            },
+            free: self.free,
+            capacity: self.capacity,
+            retired: self.address.is_none() && away > RETIRED_AFTER,
+        }
+    }
+}
+
+impl Stored {
+    fn new(node: &NodeId, member: &Member) -> Self {
+        Self {
+            node: node.to_string(),
+            incarnation: member.incarnation.to_string(),
+            label: member.label.clone(),
+            site: member.site.clone(),
+            capacity: member.capacity,
+            free: member.free,
+            seen: member.seen,
+        }
+    }
+
+    fn into_member(self) -> Option<(NodeId, Member)> {
+        let member = Member {
+            incarnation: self.incarnation.parse().ok()?,
+            label: self.label,
+            site: self.site,
+            capacity: self.capacity,
+            free: self.free,
+            seen: self.seen,
+            address: None,
+        };
+        Some((self.node.parse().ok()?, member))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_met_is_known_after_a_restart_and_away_since_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut members = Members::open(folder.path()).unwrap();
+        let node = NodeId::new([3; 16]);
+        let member = Member {
+            incarnation: IncarnationId::new([4; 16]),
+            label: "server2:/disk".to_owned(),
+            site: "attic".to_owned(),
+            capacity: 1000,
+            free: 10,
+            seen: 5000,
+            address: Some("127.0.0.1:7".parse().unwrap()),
+        };
+        members.met(node, member);
+        assert_eq!(members.facts(9000)[&node].presence, Presence::Connected);
+        members.lost(node, 6000);
+        members.store().unwrap();
+        let members = Members::open(folder.path()).unwrap();
+        let facts = &members.facts(6060)[&node];
+        assert_eq!(facts.presence, Presence::Away(Duration::from_mins(1)));
+        assert!(!facts.retired);
+        assert!(members.facts(6000 + 181 * 86_400)[&node].retired);
+    }
+}

@@ -1,0 +1,3 @@
+//! One node's wiring.
+
+pub mod members;

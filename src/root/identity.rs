@@ -1,0 +1,356 @@
+//! `node.toml`: who this node is.
+
+use super::{FORMAT, Layout, RootError};
+use delugefs_core::ids::{IncarnationId, NodeId, ParseIdError, VolumeId};
+use ed25519_dalek::SigningKey;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// The keys of one incarnation.
+#[derive(Clone)]
+pub struct IncarnationKeys {
+    /// Signs the handshake (and commits): its public half's hash is the incarnation's id.
+    pub signing: SigningKey,
+    /// Static key of the encrypted link (X25519).
+    pub link: [u8; 32],
+}
+
+impl IncarnationKeys {
+    /// The incarnation that these keys are.
+    pub fn incarnation(&self) -> IncarnationId {
+        let hash = blake3::hash(self.signing.verifying_key().as_bytes());
+        let mut id = [0; IncarnationId::LEN];
+        id.copy_from_slice(&hash.as_bytes()[..IncarnationId::LEN]);
+        IncarnationId::new(id)
+    }
+
+    fn random() -> io::Result<Self> {
+        Ok(Self {
+            signing: SigningKey::from_bytes(&random()?),
+            link: random()?,
+        })
+    }
+}
+
+/// Random bytes from the kernel.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
+/// Which disk a root is on, so that a copied or restored root is noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// The filesystem's id (`statvfs` `f_fsid`, derived from its UUID).
+    filesystem: String,
+    /// Inode of the folder `data` in the root.
+    inode: u64,
+}
+
+impl Disk {
+    /// The disk that a root is on. Makes the root's `data` if it is missing.
+    pub fn of(root: &Path) -> Result<Self, RootError> {
+        let data = root.join("data");
+        std::fs::create_dir_all(&data).map_err(RootError::io(&data))?;
+        let space = rustix::fs::statvfs(&data).map_err(|e| RootError::io(&data)(e.into()))?;
+        let inode = data.metadata().map_err(RootError::io(&data))?.ino();
+        let filesystem = format!("{:016x}", space.f_fsid);
+        Ok(Self { filesystem, inode })
+    }
+}
+
+/// A volume's name and identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeName {
+    /// The UUID that `--create` minted.
+    pub id: VolumeId,
+    /// What `--id` says.
+    pub name: String,
+}
+
+/// Why a root's identity was made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The root is where it was.
+    None,
+    /// The root was copied or restored to another place: it continues as another node.
+    Copied,
+}
+
+/// Who a node is.
+#[derive(Clone)]
+pub struct Identity {
+    /// The node, which is a disk.
+    pub node: NodeId,
+    /// The keys of its present incarnation.
+    pub keys: IncarnationKeys,
+    /// The volume it is part of.
+    pub volume: VolumeName,
+}
+
+/// `node.toml` in our words.
+#[derive(Clone)]
+pub struct NodeFile {
+    /// Who the node is.
+    pub identity: Identity,
+    /// How people call it; appears in conflict copies.
+    pub label: String,
+    /// Where it is, for spreading copies.
+    pub site: String,
+    /// The port it listens on, chosen once.
+    pub port: u16,
+    /// Most bytes to use, if the owner set a limit.
+    pub capacity: Option<u64>,
+    /// Journal records up to here were committed by an earlier incarnation.
+    pub journal_floor: u64,
+    disk: Disk,
+}
+
+/// The fixed part of the file, read before anything else of it is believed.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    format: String,
+    node: String,
+    label: String,
+    site: String,
+    port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u64>,
+    journal_floor: u64,
+    signing_key: String,
+    link_key: String,
+    volume: StoredVolume,
+    disk: Disk,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredVolume {
+    id: String,
+    name: String,
+}
+
+impl NodeFile {
+    /// A new node of a volume.
+    pub fn create(root: &Path, volume: VolumeName, label: String) -> Result<Self, RootError> {
+        let random_failed = RootError::io(root);
+        let (node, keys) = (|| Ok((NodeId::new(random()?), IncarnationKeys::random()?)))()
+            .map_err(random_failed)?;
+        Ok(Self {
+            identity: Identity { node, keys, volume },
+            label,
+            site: String::new(),
+            port: 0,
+            capacity: None,
+            journal_floor: 0,
+            disk: Disk::of(root)?,
+        })
+    }
+
+    /// Reads the file of a root, `None` if there is none.
+    pub fn load(layout: &Layout) -> Result<Option<Self>, RootError> {
+        let path = layout.node_file();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(RootError::io(&path)(error)),
+        };
+        let damaged = |reason: String| RootError::Damaged {
+            path: path.clone(),
+            reason,
+        };
+        let head: FormatOnly = toml::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        if head.format != FORMAT {
+            return Err(RootError::OtherFormat {
+                root: layout.root().to_owned(),
+                found: head.format,
+            });
+        }
+        let stored: Stored = toml::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        Self::from_stored(stored).map(Some).map_err(damaged)
+    }
+
+    fn from_stored(stored: Stored) -> Result<Self, String> {
+        let key = |text: &str, what: &str| {
+            let id: [u8; 32] = hex(text).ok_or(format!("{what} is not 64 hex digits"))?;
+            Ok::<_, String>(id)
+        };
+        let keys = IncarnationKeys {
+            signing: SigningKey::from_bytes(&key(&stored.signing_key, "signing_key")?),
+            link: key(&stored.link_key, "link_key")?,
+        };
+        let volume = VolumeName {
+            id: stored
+                .volume
+                .id
+                .parse()
+                .map_err(|e: ParseIdError| e.to_string())?,
+            name: stored.volume.name,
+        };
+        Ok(Self {
+            identity: Identity {
+                node: stored
+                    .node
+                    .parse()
+                    .map_err(|e: ParseIdError| e.to_string())?,
+                keys,
+                volume,
+            },
+            label: stored.label,
+            site: stored.site,
+            port: stored.port,
+            capacity: stored.capacity,
+            journal_floor: stored.journal_floor,
+            disk: stored.disk,
+        })
+    }
+
+    /// Replaces the file of a root, durably.
+    pub fn store(&self, layout: &Layout) -> Result<(), RootError> {
+        let path = layout.node_file();
+        self.write(layout).map_err(RootError::io(&path))
+    }
+
+    fn write(&self, layout: &Layout) -> io::Result<()> {
+        let text = toml::to_string(&self.to_stored()).map_err(io::Error::other)?;
+        let new = layout.root().join("node.toml.new");
+        let mut file = File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, layout.node_file())?;
+        File::open(layout.root())?.sync_all()
+    }
+
+    fn to_stored(&self) -> Stored {
+        let keys = &self.identity.keys;
+        Stored {
+            format: FORMAT.to_owned(),
+            node: self.identity.node.to_string(),
+            label: self.label.clone(),
+            site: self.site.clone(),
+            port: self.port,
+            capacity: self.capacity,
+            journal_floor: self.journal_floor,
+            signing_key: to_hex(&keys.signing.to_bytes()),
+            link_key: to_hex(&keys.link),
+            volume: StoredVolume {
+                id: self.identity.volume.id.to_string(),
+                name: self.identity.volume.name.clone(),
+            },
+            disk: self.disk.clone(),
+        }
+    }
+
+    /// If this root was copied or restored to another place, it continues as another node with keys of its own,
+    /// so that no two nodes ever write one author's chain. `committed` is the newest journal sequence that the
+    /// old incarnation has committed.
+    pub fn renew_if_copied(&mut self, root: &Path, committed: u64) -> Result<Renewal, RootError> {
+        let disk = Disk::of(root)?;
+        if disk == self.disk {
+            return Ok(Renewal::None);
+        }
+        let fresh = Self::create(root, self.identity.volume.clone(), self.label.clone())?;
+        self.identity = fresh.identity;
+        self.disk = disk;
+        self.port = 0;
+        self.journal_floor = self.journal_floor.max(committed);
+        Ok(Renewal::Copied)
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // writing to a String cannot fail
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn sample(root: &Path) -> NodeFile {
+        let volume = VolumeName {
+            id: VolumeId::new([7; 16]),
+            name: "bigstore".to_owned(),
+        };
+        NodeFile::create(root, volume, "server1:/mnt/disk1".to_owned()).unwrap()
+    }
+
+    #[test]
+    fn comes_back_as_it_was_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        assert!(NodeFile::load(&layout).unwrap().is_none());
+        let stored = sample(folder.path());
+        stored.store(&layout).unwrap();
+        let loaded = NodeFile::load(&layout).unwrap().unwrap();
+        assert_eq!(loaded.identity.node, stored.identity.node);
+        assert_eq!(
+            loaded.identity.keys.incarnation(),
+            stored.identity.keys.incarnation()
+        );
+        assert_eq!(loaded.identity.volume, stored.identity.volume);
+        let mode = layout.node_file().metadata().unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "keys are for the owner only");
+    }
+
+    #[test]
+    fn another_format_is_refused_before_anything_of_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        std::fs::write(layout.node_file(), "format = \"7\"\nwhatever = 1\n").unwrap();
+        assert!(matches!(
+            NodeFile::load(&layout),
+            Err(RootError::OtherFormat { found, .. }) if found == "7"
+        ));
+    }
+
+    #[test]
+    fn a_copied_root_becomes_another_node() {
+        let (original, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut file = sample(original.path());
+        assert_eq!(
+            file.renew_if_copied(original.path(), 5).unwrap(),
+            Renewal::None
+        );
+        let before = file.identity.clone();
+        assert_eq!(
+            file.renew_if_copied(copy.path(), 5).unwrap(),
+            Renewal::Copied
+        );
+        assert_ne!(file.identity.node, before.node);
+        assert_ne!(file.identity.keys.incarnation(), before.keys.incarnation());
+        assert_eq!(file.identity.volume, before.volume);
+        assert_eq!(file.journal_floor, 5);
+    }
+}

@@ -1,0 +1,8 @@
+//! One network namespace for each host: real mDNS, real mounts, real links cut and healed.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod discovery;
+mod sharing;

@@ -1,0 +1,148 @@
+//! What is done through one mount is seen through the others.
+
+use crate::support::{Lab, Node, can_run, eventually, noise, sha256};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn pair(lab: &Lab) -> (Node, Node) {
+    let first = lab.node(1, "a").create().start();
+    let second = lab.node(2, "b").start();
+    (first, second)
+}
+
+#[track_caller]
+fn arrives(path: &Path, bytes: &[u8]) {
+    eventually(
+        SOON,
+        &format!("{} has the new bytes", path.display()),
+        || fs::read(path).is_ok_and(|found| found == bytes),
+    );
+}
+
+#[test]
+fn files_of_all_sizes_arrive_whole() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let (first, second) = pair(&lab);
+    for (seed, length) in [0, 1, 1024, 4096, 4097, 65_536, 1 << 20, (20 << 20) + 7]
+        .into_iter()
+        .enumerate()
+    {
+        let name = format!("file{length}");
+        let bytes = noise(seed as u64, length);
+        fs::write(first.path(&name), &bytes).unwrap();
+        arrives(&second.path(&name), &bytes);
+        assert_eq!(sha256(&first.path(&name)), sha256(&second.path(&name)));
+    }
+}
+
+#[test]
+fn every_change_arrives() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let (first, second) = pair(&lab);
+    let long = noise(1, 100_000);
+
+    fs::write(first.path("file"), &long).unwrap();
+    arrives(&second.path("file"), &long);
+    fs::write(first.path("file"), b"overwritten").unwrap();
+    arrives(&second.path("file"), b"overwritten");
+    let mut appended = fs::File::options()
+        .append(true)
+        .open(first.path("file"))
+        .unwrap();
+    std::io::Write::write_all(&mut appended, b" and appended").unwrap();
+    drop(appended);
+    arrives(&second.path("file"), b"overwritten and appended");
+    fs::File::options()
+        .write(true)
+        .open(first.path("file"))
+        .unwrap()
+        .set_len(4)
+        .unwrap();
+    arrives(&second.path("file"), b"over");
+
+    fs::create_dir_all(first.path("d/e")).unwrap();
+    fs::rename(first.path("file"), first.path("d/e/file")).unwrap();
+    arrives(&second.path("d/e/file"), b"over");
+    assert!(!second.path("file").exists());
+    fs::write(first.path("other"), &long).unwrap();
+    fs::rename(first.path("other"), first.path("d/e/file")).unwrap();
+    arrives(&second.path("d/e/file"), &long);
+    fs::rename(first.path("d"), first.path("moved")).unwrap();
+    arrives(&second.path("moved/e/file"), &long);
+
+    symlink("moved/e/file", first.path("link")).unwrap();
+    arrives(&second.path("link"), &long);
+    assert_eq!(
+        fs::read_link(second.path("link")).unwrap(),
+        Path::new("moved/e/file")
+    );
+    fs::set_permissions(
+        first.path("moved/e/file"),
+        fs::Permissions::from_mode(0o640),
+    )
+    .unwrap();
+    std::os::unix::fs::chown(first.path("moved/e/file"), Some(12), Some(34)).unwrap();
+    let seen = || second.path("moved/e/file").metadata().unwrap();
+    eventually(SOON, "mode and owner", || {
+        (seen().mode() & 0o7777, seen().uid(), seen().gid()) == (0o640, 12, 34)
+    });
+    let time = std::time::UNIX_EPOCH + Duration::new(1_234_567_890, 123_456_789);
+    fs::File::options()
+        .write(true)
+        .open(first.path("moved/e/file"))
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    eventually(SOON, "time to the nanosecond", || {
+        seen().modified().unwrap() == time
+    });
+
+    fs::remove_file(first.path("moved/e/file")).unwrap();
+    fs::remove_dir(first.path("moved/e")).unwrap();
+    fs::remove_dir(first.path("moved")).unwrap();
+    eventually(SOON, "it is gone", || !second.path("moved").exists());
+}
+
+#[test]
+fn both_sides_of_a_cut_keep_their_work() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let (first, second) = pair(&lab);
+    fs::write(first.path("shared"), b"before").unwrap();
+    arrives(&second.path("shared"), b"before");
+    lab.cut(2);
+    fs::write(first.path("shared"), b"of the first").unwrap();
+    fs::write(second.path("shared"), b"of the second").unwrap();
+    fs::write(first.path("one"), b"1").unwrap();
+    fs::write(second.path("two"), b"2").unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    lab.heal(2);
+    arrives(&first.path("two"), b"2");
+    arrives(&second.path("one"), b"1");
+    let contents = |node: &Node| {
+        let entries = fs::read_dir(node.path("")).unwrap();
+        let mut all: Vec<_> = entries
+            .map(|entry| fs::read(entry.unwrap().path()).unwrap_or_default())
+            .collect();
+        all.sort();
+        all
+    };
+    let expected = [&b"1"[..], b"2", b"of the first", b"of the second"];
+    eventually(SOON, "both versions are on both sides", || {
+        contents(&first) == expected
+            && contents(&second) == expected
+            && first.head() == second.head()
+    });
+}

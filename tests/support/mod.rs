@@ -1,0 +1,412 @@
+//! Real nodes for tests: processes of the real program on hosts that are network namespaces of their own.
+//!
+//! Everything a [`Lab`] makes is gone when it is dropped: processes by their id, mounts, namespaces, folders.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    missing_docs,
+    unreachable_pub
+)]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_delugefs");
+
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// Tests that need root, /dev/fuse and network namespaces: in CI their lack is a failure, elsewhere said loudly.
+pub fn can_run() -> bool {
+    let missing = if !rustix::process::geteuid().is_root() {
+        Some("root")
+    } else if !Path::new("/dev/fuse").exists() {
+        Some("/dev/fuse")
+    } else if !run_quietly(Command::new("ip").args(["netns", "list"])) {
+        Some("ip netns (iproute2)")
+    } else {
+        None
+    };
+    match missing {
+        None => true,
+        Some(what) if std::env::var_os("CI").is_some() => panic!("CI must have {what}"),
+        Some(what) => {
+            eprintln!("SKIPPED: this test needs {what}");
+            false
+        }
+    }
+}
+
+fn run_quietly(command: &mut Command) -> bool {
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}");
+}
+
+fn ip(words: &str) {
+    run(Command::new("ip").args(words.split_whitespace()));
+}
+
+/// Waits until something is so, at most `limit`; the panic says what did not come true.
+#[track_caller]
+pub fn eventually(limit: Duration, what: &str, mut check: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !check() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    start.elapsed()
+}
+
+/// Hosts joined by a bridge, and a folder for disks and mounts.
+pub struct Lab {
+    name: String,
+    folder: tempfile::TempDir,
+    hosts: u32,
+}
+
+impl Lab {
+    /// A switch and so many hosts, 10.77.0.1 and on.
+    pub fn new(hosts: u32) -> Self {
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("dt{}x{number}", std::process::id());
+        let folder = tempfile::Builder::new()
+            .prefix("delugefs-lab-")
+            .tempdir()
+            .unwrap();
+        let lab = Self {
+            name,
+            folder,
+            hosts,
+        };
+        lab.build();
+        lab
+    }
+
+    /// One host that has only its loopback interface.
+    pub fn loopback_only() -> Self {
+        let mut lab = Self::new(0);
+        ip(&format!("netns add {}", lab.namespace(1)));
+        ip(&format!("-n {} link set lo up", lab.namespace(1)));
+        lab.hosts = 1;
+        lab
+    }
+
+    fn switch(&self) -> String {
+        format!("{}s", self.name)
+    }
+
+    fn namespace(&self, host: u32) -> String {
+        format!("{}h{host}", self.name)
+    }
+
+    fn build(&self) {
+        let switch = self.switch();
+        ip(&format!("netns add {switch}"));
+        ip(&format!(
+            "-n {switch} link add br0 type bridge mcast_snooping 0"
+        ));
+        ip(&format!("-n {switch} link set br0 up"));
+        for host in 1..=self.hosts {
+            let namespace = self.namespace(host);
+            ip(&format!("netns add {namespace}"));
+            ip(&format!("-n {namespace} link set lo up"));
+            ip(&format!(
+                "link add eth0 netns {namespace} type veth peer name p{host} netns {switch}"
+            ));
+            ip(&format!("-n {switch} link set p{host} master br0 up"));
+            ip(&format!(
+                "-n {namespace} address add 10.77.0.{host}/24 dev eth0"
+            ));
+            ip(&format!("-n {namespace} link set eth0 up"));
+            ip(&format!("-n {namespace} route add 224.0.0.0/4 dev eth0"));
+        }
+    }
+
+    /// Pulls a host's cable.
+    pub fn cut(&self, host: u32) {
+        ip(&format!("-n {} link set p{host} down", self.switch()));
+    }
+
+    /// Plugs it in again.
+    pub fn heal(&self, host: u32) {
+        ip(&format!("-n {} link set p{host} up", self.switch()));
+    }
+
+    /// A folder in the lab, made if it is missing.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// A program to be run on a host.
+    pub fn command(&self, host: u32, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.namespace(host)))
+            .arg(program);
+        command.env("DELUGEFS_REGISTRY", self.folder(&format!("registry{host}")));
+        command
+    }
+
+    /// A node that is started with [`NodeSpec::start`].
+    pub fn node(&self, host: u32, disk: &str) -> NodeSpec<'_> {
+        NodeSpec {
+            lab: self,
+            host,
+            disk: disk.to_owned(),
+            mounted: true,
+            arguments: Vec::new(),
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let namespaces = (1..=self.hosts).map(|host| self.namespace(host));
+        for namespace in namespaces.chain([self.switch()]) {
+            run_quietly(Command::new("ip").args(["netns", "delete", &namespace]));
+        }
+    }
+}
+
+/// How a node is to be started. The first disk of a lab is told to `create`.
+pub struct NodeSpec<'a> {
+    lab: &'a Lab,
+    host: u32,
+    disk: String,
+    mounted: bool,
+    arguments: Vec<String>,
+}
+
+impl NodeSpec<'_> {
+    /// Makes the volume.
+    pub fn create(self) -> Self {
+        self.with("--create")
+    }
+
+    /// Without a mount.
+    pub fn storage(mut self) -> Self {
+        self.mounted = false;
+        self
+    }
+
+    /// More words on its command line.
+    pub fn with(mut self, words: &str) -> Self {
+        self.arguments
+            .extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// The command line, without `--background`.
+    pub fn command(&self) -> Command {
+        let mut command = self.lab.command(self.host, PROGRAM);
+        command
+            .args(["--id", "lab", "--label", &self.disk])
+            .args(&self.arguments);
+        command.arg("--root").arg(self.lab.folder(&self.disk));
+        if self.mounted {
+            command
+                .arg("--mount")
+                .arg(self.lab.folder(&format!("{}-mount", self.disk)));
+        }
+        command
+    }
+
+    /// Starts it and waits until it answers; its log goes to a file that [`Node::log`] reads.
+    pub fn start(self) -> Node {
+        let root = self.lab.folder(&self.disk);
+        let mount = self
+            .mounted
+            .then(|| self.lab.folder(&format!("{}-mount", self.disk)));
+        let log = self.lab.folder.path().join(format!("{}.log", self.disk));
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let mut command = self.command();
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        let child = command.spawn().unwrap();
+        let mut node = Node {
+            child,
+            root,
+            mount,
+            log,
+            host: self.host,
+        };
+        node.wait_until_up();
+        node
+    }
+}
+
+/// A running node; killed and unmounted when dropped.
+pub struct Node {
+    child: Child,
+    pub root: PathBuf,
+    pub mount: Option<PathBuf>,
+    log: PathBuf,
+    pub host: u32,
+}
+
+impl Node {
+    #[track_caller]
+    fn wait_until_up(&mut self) {
+        let start = Instant::now();
+        while self.try_status().is_none() {
+            let ended = self.child.try_wait().unwrap();
+            let log = self.log();
+            assert!(ended.is_none(), "the node ended ({ended:?}):\n{log}");
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "the node does not start:\n{log}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A path below the mount.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.mount.as_ref().unwrap().join(name)
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn try_status(&self) -> Option<serde_json::Value> {
+        let mut command = Command::new(PROGRAM);
+        let output = command
+            .args(["status", "--json", "--root"])
+            .arg(&self.root)
+            .output()
+            .unwrap();
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// `delugefs status --json`
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        self.try_status()
+            .unwrap_or_else(|| panic!("no status:\n{}", self.log()))
+    }
+
+    /// Number of peers with a link.
+    pub fn connected(&self) -> usize {
+        let status = self.status();
+        let peers = status["peers"].as_array().unwrap();
+        peers
+            .iter()
+            .filter(|peer| peer["connected"] == true)
+            .count()
+    }
+
+    /// The head commit.
+    pub fn head(&self) -> String {
+        self.status()["volume"]["head"].to_string()
+    }
+
+    /// `delugefs set`
+    pub fn set(&self, key: &str, value: &str) {
+        run(Command::new(PROGRAM)
+            .arg("set")
+            .arg("--root")
+            .arg(&self.root)
+            .args([key, value]));
+    }
+
+    /// SIGKILL, now.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// `delugefs stop`
+    pub fn stop(&mut self) {
+        run(Command::new(PROGRAM)
+            .args(["stop", "--root"])
+            .arg(&self.root));
+        let ended = self.child.wait().unwrap();
+        assert!(ended.success(), "{ended:?}:\n{}", self.log());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = log.len().saturating_sub(4000);
+            eprintln!(
+                "--- {} ---\n{}",
+                self.log.display(),
+                String::from_utf8_lossy(&log.as_bytes()[tail..])
+            );
+        }
+        self.kill();
+        if let Some(mount) = &self.mount {
+            run_quietly(Command::new("umount").args(["-l", "-q"]).arg(mount));
+        }
+    }
+}
+
+/// SHA-256 of a file, in hex.
+pub fn sha256(path: &Path) -> String {
+    use sha2::Digest;
+    let mut hash = sha2::Sha256::new();
+    std::io::copy(&mut File::open(path).unwrap(), &mut HashWriter(&mut hash)).unwrap();
+    hash.finalize()
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+struct HashWriter<'a>(&'a mut sha2::Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        sha2::Digest::update(self.0, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes that differ with the seed and do not repeat.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

@@ -1,0 +1,59 @@
+//! The test suite and the checks around it.
+
+use crate::run::{cargo, find_program, run};
+use crate::setup;
+use anyhow::Result;
+
+/// The whole test suite. The long part is the tests marked `ignored`.
+pub(crate) fn test(long: bool) -> Result<()> {
+    setup::ensure(setup::TESTS)?;
+    run(cargo().args(["test", "--workspace", "--locked"]))?;
+    if long {
+        run(cargo().args([
+            "test",
+            "--workspace",
+            "--locked",
+            "--",
+            "--ignored",
+            "--test-threads=1",
+        ]))?;
+    }
+    Ok(())
+}
+
+/// Formatting, lints, docs and dependencies; warnings are errors.
+pub(crate) fn check() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    let lints = ["clippy", "--workspace", "--all-targets", "--locked"];
+    run(cargo().args(lints).args(["--", "-D", "warnings"]))?;
+    run(cargo()
+        .args(["doc", "--workspace", "--no-deps", "--locked"])
+        .env("RUSTDOCFLAGS", "-D warnings"))?;
+    if find_program("cargo-deny").is_none() {
+        run(cargo().args(["install", "cargo-deny", "--locked", "--debug"]))?;
+    }
+    // The advisory database is on the internet; CI may have none.
+    run(cargo().args(["deny", "check", "bans", "licenses", "sources"]))
+}
+
+/// Benchmarks are optimized builds of their own.
+pub(crate) fn bench(name: Option<&str>) -> Result<()> {
+    setup::ensure(setup::TESTS)?;
+    let mut command = cargo();
+    command.args(["bench", "--locked", "--package", "delugefs"]);
+    if let Some(name) = name {
+        command.args(["--bench", name]);
+    }
+    run(&mut command)
+}
+
+/// The simulation alone.
+pub(crate) fn simulate(seed: Option<u64>) -> Result<()> {
+    let mut command = cargo();
+    command.args(["test", "--locked", "--package", "delugefs-core"]);
+    command.args(["--test", "simulation", "--", "--nocapture"]);
+    if let Some(seed) = seed {
+        command.env("SEED", seed.to_string());
+    }
+    run(&mut command)
+}

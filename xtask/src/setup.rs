@@ -1,0 +1,67 @@
+//! What a fresh machine lacks: installed where that is possible, else asked for in one sentence.
+
+use crate::run::{find_program, run};
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// A program that a chore needs, and Debian's package that has it.
+pub(crate) struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+const fn tool(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, package }
+}
+
+/// Mounting, for everyone.
+pub(crate) const MOUNT: &[Tool] = &[tool("fusermount3", "fuse3")];
+
+/// The peers and hosts that the test suite talks to.
+pub(crate) const TESTS: &[Tool] = &[
+    tool("fusermount3", "fuse3"),
+    tool("git", "git"),
+    tool("ip", "iproute2"),
+    tool("nft", "nftables"),
+    tool("aria2c", "aria2"),
+    tool("transmission-cli", "transmission-cli"),
+    tool("rsync", "rsync"),
+    tool("ffmpeg", "ffmpeg"),
+    tool("python3", "python3-libtorrent"),
+];
+
+/// Makes sure that all tools are here.
+pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&str> = tools
+        .iter()
+        .filter(|tool| !present(tool))
+        .map(|tool| tool.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let ask = format!("apt-get install {}", missing.join(" "));
+    if !rustix::process::geteuid().is_root() || find_program("apt-get").is_none() {
+        bail!(
+            "missing here: {}. On Debian: sudo {ask}",
+            missing.join(", ")
+        );
+    }
+    let quiet = ["-qq", "-y", "--no-install-recommends"];
+    run(apt().args(["update", "-qq"]))?;
+    run(apt().arg("install").args(quiet).args(&missing))
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn present(tool: &Tool) -> bool {
+    match tool.package {
+        "python3-libtorrent" => Path::new("/usr/share/doc/python3-libtorrent").exists(),
+        _ => find_program(tool.program).is_some(),
+    }
+}
