@@ -76,7 +76,13 @@ fn shape(directories: u32, files: u32) {
         let before = directory_bytes(&path);
         let turns = if durable { 20 } else { 100 };
         let edits: Vec<Placed> = (0..turns)
-            .map(|turn| edit(&node, 2 + turn * 7 % (number - 2), turn + 1))
+            .map(|turn| {
+                edit(
+                    &node,
+                    2 + turn * 7 % 99,
+                    turn + if durable { 1000 } else { 1 },
+                )
+            })
             .collect();
         let edits: Vec<Changes> = edits
             .into_iter()
