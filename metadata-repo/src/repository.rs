@@ -6,6 +6,7 @@
 
 mod author;
 mod files;
+mod pack;
 mod read;
 mod refresh;
 mod repair;
