@@ -6,6 +6,7 @@
 
 mod author;
 mod files;
+mod lookup;
 mod pack;
 mod read;
 mod refresh;
