@@ -29,7 +29,11 @@ impl Mount {
         Ok(())
     }
     /// s
-    pub fn start(_: Filesystem, _: &MountOptions, _: tokio::runtime::Handle) -> Result<Self, MountError> {
+    pub fn start(
+        _: Filesystem,
+        _: &MountOptions,
+        _: tokio::runtime::Handle,
+    ) -> Result<Self, MountError> {
         Err(MountError)
     }
     /// i

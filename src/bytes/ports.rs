@@ -11,7 +11,8 @@ use delugefs_core::ids::{InfoHash, NodeId};
 use delugefs_torrent::metainfo::Info;
 use delugefs_torrent::store::{State, StoreError};
 use delugefs_torrent::swarm::{
-    self, Connector, Found, PeerSource, PieceWritten, ReadError, Reader, Standing, Storage, StoredContent, Stream,
+    self, Connector, PeerSource, PieceWritten, ReadError, Reader, Standing, Storage, StoredContent,
+    Stream,
 };
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -35,11 +36,19 @@ impl Contents for Bytewise {
     fn reader(&self, content: ContentRef) -> Result<Arc<dyn ContentReader>, FsError> {
         let replica = Arc::clone(&self.0);
         let reader = Arc::new(OnceLock::new());
-        Ok(Arc::new(Arriving { replica, content, reader }))
+        Ok(Arc::new(Arriving {
+            replica,
+            content,
+            reader,
+        }))
     }
 
     fn seal(&self, staged: &Path) -> Result<Sealed, FsError> {
-        let info = self.0.store.seal(staged).map_err(|error| fs_error(&error))?;
+        let info = self
+            .0
+            .store
+            .seal(staged)
+            .map_err(|error| fs_error(&error))?;
         self.0.wants_sync.notify_one();
         Ok(Sealed {
             content: info.content(),
@@ -84,7 +93,9 @@ impl ContentReader for Arriving {
 async fn reader(replica: Arc<Replica>, info_hash: InfoHash) -> Result<Reader, FsError> {
     let source = Arc::clone(&replica);
     let read = tokio::task::spawn_blocking(move || source.info(&info_hash)).await;
-    let info = read.map_err(|_| FsError::Unavailable)?.map_err(|error| FsError::Damaged(error.to_string()))?;
+    let info = read
+        .map_err(|_| FsError::Unavailable)?
+        .map_err(|error| FsError::Damaged(error.to_string()))?;
     let swarm = replica.swarm().ok_or(FsError::Unavailable)?;
     Ok(swarm.reader(&info.ok_or(FsError::Unavailable)?))
 }
@@ -110,7 +121,11 @@ impl PeerSource for Holders {
     fn peers(&self, info_hash: &InfoHash) -> Vec<SocketAddr> {
         let holders: BTreeSet<_> = self.replica.holders(info_hash).into_iter().collect();
         let members = lock(&self.members);
-        let connected = || members.iter().filter_map(|(_, member)| Some((member, member.address?)));
+        let connected = || {
+            members
+                .iter()
+                .filter_map(|(_, member)| Some((member, member.address?)))
+        };
         let known: Vec<_> = connected()
             .filter(|(member, _)| holders.contains(&member.incarnation))
             .map(|(_, address)| address)
@@ -129,7 +144,9 @@ impl PeerSource for Holders {
 /// The nodes behind a content's holders, with their labels, connected or not.
 pub fn holder_nodes(replica: &Replica, members: &Members, info_hash: &InfoHash) -> Vec<NodeId> {
     let holders = replica.holders(info_hash).into_iter();
-    holders.filter_map(|holder| members.by_incarnation(holder).map(|(node, _)| node)).collect()
+    holders
+        .filter_map(|holder| members.by_incarnation(holder).map(|(node, _)| node))
+        .collect()
 }
 
 /// Whether all of a content is on this disk.
@@ -140,18 +157,30 @@ pub fn is_here(replica: &Replica, info_hash: &InfoHash) -> bool {
 /// The store as the swarm sees it; tells the replica what has become complete.
 pub struct Noticing(pub Arc<Replica>);
 
+impl Noticing {
+    fn noticing(
+        &self,
+        info_hash: InfoHash,
+        content: Arc<dyn StoredContent>,
+    ) -> Arc<dyn StoredContent> {
+        let replica = Arc::clone(&self.0);
+        Arc::new(NoticingContent {
+            replica,
+            info_hash,
+            content,
+        })
+    }
+}
+
 impl Storage for Noticing {
-    fn find(&self, info_hash: &InfoHash) -> io::Result<Found> {
-        self.0.store.find(info_hash)
+    fn find(&self, info_hash: &InfoHash) -> io::Result<Option<Arc<dyn StoredContent>>> {
+        let found = Storage::find(&self.0.store, info_hash)?;
+        Ok(found.map(|content| self.noticing(*info_hash, content)))
     }
 
     fn begin(&self, info: &Info) -> io::Result<Arc<dyn StoredContent>> {
         let content = Storage::begin(&self.0.store, info)?;
-        Ok(Arc::new(NoticingContent {
-            replica: Arc::clone(&self.0),
-            info_hash: info.info_hash(),
-            content,
-        }))
+        Ok(self.noticing(info.info_hash(), content))
     }
 }
 
@@ -205,7 +234,10 @@ impl StoredContent for NoticingContent {
 pub struct LocalTcp(pub Arc<Gate>);
 
 impl Connector for LocalTcp {
-    fn connect(&self, address: SocketAddr) -> swarm::BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+    fn connect(
+        &self,
+        address: SocketAddr,
+    ) -> swarm::BoxFuture<'static, io::Result<Box<dyn Stream>>> {
         let gate = Arc::clone(&self.0);
         Box::pin(async move {
             let stream = net::connect(address, &gate).await?;

@@ -18,7 +18,7 @@ use delugefs_torrent::swarm::Swarm;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -96,7 +96,11 @@ impl Replica {
     }
 
     /// Reads the whole view: which contents there are. Contents on disk that it does not name begin to expire.
-    pub fn learn(&self, tree: TreeId, now: u64) -> Result<(), delugefs_metadata_repo::RepositoryError> {
+    pub fn learn(
+        &self,
+        tree: TreeId,
+        now: u64,
+    ) -> Result<(), delugefs_metadata_repo::RepositoryError> {
         let mut catalogue = Catalogue::default();
         self.repository.contents(tree, &mut |content, blob| {
             catalogue.add(content, blob);
@@ -200,7 +204,10 @@ impl Replica {
     /// Contents that this node holds.
     pub fn held(&self) -> usize {
         let holdings = lock(&self.holdings);
-        holdings.holdings().log(self.own).map_or(0, |log| log.held().len())
+        holdings
+            .holdings()
+            .log(self.own)
+            .map_or(0, |log| log.held().len())
     }
 
     /// How far each log is known.
@@ -236,7 +243,9 @@ impl Replica {
         drop(holdings);
         let progressed = matches!(applied, Applied::Moved(_) | Applied::Collected);
         if let Applied::Moved(changed) = applied {
-            changed.iter().for_each(|content| self.peers_changed(content));
+            changed
+                .iter()
+                .for_each(|content| self.peers_changed(content));
             self.look_at(changed.into_iter());
         }
         (position.unwrap_or(0), progressed)
@@ -258,7 +267,10 @@ impl Replica {
         let mut subjects = lock(&self.subjects);
         subjects.some.extend(contents);
         if subjects.some.len() > SUBJECTS_MAX {
-            *subjects = Subjects { some: BTreeSet::new(), all: true };
+            *subjects = Subjects {
+                some: BTreeSet::new(),
+                all: true,
+            };
         }
         drop(subjects);
         self.wants_look.notify_one();

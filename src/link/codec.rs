@@ -73,7 +73,8 @@ pub fn encode(message: &Message) -> Result<Bytes, TooLarge> {
             out.holdings(5, *incarnation);
             out.0.put_u64(*from);
             out.0.put_u8(u8::from(after.is_some()));
-            out.0.put_slice(after.as_ref().map_or(&[][..], |hash| &hash.as_bytes()[..]));
+            out.0
+                .put_slice(after.as_ref().map_or(&[][..], |hash| &hash.as_bytes()[..]));
         }
         Message::Holdings { incarnation, bytes } => {
             out.holdings(6, *incarnation);

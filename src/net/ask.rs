@@ -22,14 +22,21 @@ pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result
     let exchange = async {
         stream.write_all(QUESTION).await?;
         let mut answer = String::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
-        parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a node's answer"))
+        stream
+            .take(ANSWER_BYTES_MAX)
+            .read_to_string(&mut answer)
+            .await?;
+        parse(&answer)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a node's answer"))
     };
     timeout(WAIT_MAX, exchange).await?
 }
 
 /// Answers an asker whose question is still to be read.
-pub async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, volume: &VolumeName) -> io::Result<()> {
+pub async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    volume: &VolumeName,
+) -> io::Result<()> {
     let exchange = async {
         let mut question = [0; QUESTION.len()];
         stream.read_exact(&mut question).await?;
@@ -70,7 +77,9 @@ mod tests {
     #[tokio::test]
     async fn nonsense_is_no_answer() {
         let (asker, mut node) = tokio::io::duplex(64);
-        node.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+        node.write_all(b"HTTP/1.1 400 Bad Request\r\n")
+            .await
+            .unwrap();
         node.shutdown().await.unwrap();
         assert!(ask(asker).await.is_err());
     }

@@ -55,13 +55,21 @@ fn status(shared: &Shared) -> StatusReport {
             label: file.label.clone(),
             site: file.site.clone(),
             listen: shared.listen.to_string(),
-            mount: shared.options.mount.as_ref().map(|path| path.display().to_string()),
+            mount: shared
+                .options
+                .mount
+                .as_ref()
+                .map(|path| path.display().to_string()),
             pid: std::process::id(),
         },
         volume: VolumeReport {
             name: shared.volume().name.clone(),
             id: shared.volume().id.to_string(),
-            head: shared.repository.view().commit.map(|commit| commit.to_string()),
+            head: shared
+                .repository
+                .view()
+                .commit
+                .map(|commit| commit.to_string()),
         },
         peers: peers(shared),
         space: SpaceReport {
@@ -86,11 +94,19 @@ fn peers(shared: &Shared) -> Vec<PeerReport> {
 fn contents(shared: &Shared) -> ContentReport {
     let under_way = shared.filesystem.status();
     let replica = &shared.replica;
-    let active = replica.swarm().map(|swarm| swarm.status().contents).unwrap_or_default();
-    let fetching = active.into_iter().filter(|content| content.missing_pieces > 0);
+    let active = replica
+        .swarm()
+        .map(|swarm| swarm.status().contents)
+        .unwrap_or_default();
+    let fetching = active
+        .into_iter()
+        .filter(|content| content.missing_pieces > 0);
     let fetching = fetching.filter_map(|content| {
         let length = replica.known(&content.info_hash)?.length;
-        let (pieces, missing) = (u128::from(content.pieces.max(1)), u128::from(content.missing_pieces));
+        let (pieces, missing) = (
+            u128::from(content.pieces.max(1)),
+            u128::from(content.missing_pieces),
+        );
         let missing = u128::from(length) * missing / pieces;
         Some(FetchReport {
             info_hash: content.info_hash.to_string(),
@@ -110,10 +126,15 @@ fn contents(shared: &Shared) -> ContentReport {
 
 fn whereabouts(shared: &Shared, path: &[u8]) -> Result<WhereReport, String> {
     let shown = String::from_utf8_lossy(path).into_owned();
-    let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+    let parts = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty());
     let names: Result<Vec<Name>, _> = parts.map(Name::parse).collect();
     let names = names.map_err(|error| format!("{shown}: {error}"))?;
-    let placed = shared.filesystem.find(&names).map_err(|error| format!("{shown}: {error}"))?;
+    let (_, placed) = shared
+        .filesystem
+        .find(&names)
+        .map_err(|error| format!("{shown}: {error}"))?;
     let Kind::File(file) = &placed.entry.kind else {
         return Err(format!("{shown} is not a regular file"));
     };
@@ -141,15 +162,16 @@ fn here(shared: &Shared, content: &ContentRef) -> u64 {
 
 fn holders(shared: &Shared, content: &ContentRef) -> Vec<HolderReport> {
     let members = lock(&shared.members);
-    let mut holders: Vec<HolderReport> = holder_nodes(&shared.replica, &members, &content.info_hash)
-        .into_iter()
-        .filter_map(|node| Some((node, members.get(node)?)))
-        .map(|(node, member)| HolderReport {
-            id: node.to_string(),
-            label: member.label.clone(),
-            connected: member.address.is_some(),
-        })
-        .collect();
+    let mut holders: Vec<HolderReport> =
+        holder_nodes(&shared.replica, &members, &content.info_hash)
+            .into_iter()
+            .filter_map(|node| Some((node, members.get(node)?)))
+            .map(|(node, member)| HolderReport {
+                id: node.to_string(),
+                label: member.label.clone(),
+                connected: member.address.is_some(),
+            })
+            .collect();
     if is_here(&shared.replica, &content.info_hash) {
         let own = HolderReport {
             id: shared.node().to_string(),

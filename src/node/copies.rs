@@ -48,7 +48,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         ask(&shared, plan.ask);
         for content in plan.hold {
             if lock(&wanted).insert(content.info_hash) {
-                let (shared, wanted, places) = (Arc::clone(&shared), Arc::clone(&wanted), Arc::clone(&places));
+                let (shared, wanted, places) = (
+                    Arc::clone(&shared),
+                    Arc::clone(&wanted),
+                    Arc::clone(&places),
+                );
                 fetches.spawn(async move {
                     let place = places.acquire_owned().await;
                     fetch(&shared, content).await;
@@ -73,18 +77,28 @@ fn plan(shared: &Shared) -> Plan {
         false => {
             let known = |info_hash: &InfoHash| {
                 let length = shared.replica.known(info_hash)?.length;
-                Some(ContentRef { info_hash: *info_hash, length })
+                Some(ContentRef {
+                    info_hash: *info_hash,
+                    length,
+                })
             };
             subjects.some.iter().filter_map(known).collect()
         }
     };
     let (settings, facts) = (shared.settings(), facts(shared));
-    let cluster = Cluster { settings: &settings, nodes: &facts };
+    let cluster = Cluster {
+        settings: &settings,
+        nodes: &facts,
+    };
     let mut plan = Plan::default();
     let mut short = Vec::new();
     for content in contents {
         let holders = holders(shared, &cluster, &content);
-        let subject = Subject { content, holders: &holders, declined: &BTreeSet::new() };
+        let subject = Subject {
+            content,
+            holders: &holders,
+            declined: &BTreeSet::new(),
+        };
         match cluster.decide(shared.node(), &subject) {
             Decision::Hold => short.push((content, cluster.assess(&subject))),
             Decision::Leave => {}
@@ -128,19 +142,33 @@ pub(super) fn facts(shared: &Shared) -> BTreeMap<NodeId, NodeFacts> {
 /// How many contents are on fewer nodes than they should be.
 pub(super) fn short_of_copies(shared: &Shared, settings: &Settings) -> usize {
     let facts = facts(shared);
-    let cluster = Cluster { settings, nodes: &facts };
+    let cluster = Cluster {
+        settings,
+        nodes: &facts,
+    };
     let is_short = |content: &ContentRef| {
         let holders = holders(shared, &cluster, content);
-        let subject = Subject { content: *content, holders: &holders, declined: &BTreeSet::new() };
+        let subject = Subject {
+            content: *content,
+            holders: &holders,
+            declined: &BTreeSet::new(),
+        };
         cluster.assess(&subject).missing > 0
     };
-    shared.replica.contents().iter().filter(|content| is_short(content)).count()
+    shared
+        .replica
+        .contents()
+        .iter()
+        .filter(|content| is_short(content))
+        .count()
 }
 
 fn ask(shared: &Shared, asks: BTreeMap<NodeId, Vec<InfoHash>>) {
     for (node, contents) in asks {
         for part in contents.chunks(ASK_MAX) {
-            shared.links.send_to(node, &Message::PleaseHold(part.to_vec()));
+            shared
+                .links
+                .send_to(node, &Message::PleaseHold(part.to_vec()));
         }
     }
 }
@@ -162,7 +190,10 @@ async fn fetch(shared: &Arc<Shared>, content: ContentRef) {
     let mut fetch = swarm.fetch(&info);
     let mut progress = fetch.progress();
     let stalled = async {
-        while tokio::time::timeout(STALL_MAX, progress.changed()).await.is_ok_and(|told| told.is_ok()) {}
+        while tokio::time::timeout(STALL_MAX, progress.changed())
+            .await
+            .is_ok_and(|told| told.is_ok())
+        {}
     };
     tokio::select! {
         ended = fetch.done() => match ended {

@@ -37,7 +37,9 @@ pub enum NodeError {
         source: FsError,
     },
     /// The port is taken.
-    #[error("cannot listen at {address}: {source}; another program uses that port? Choose one with --listen ADDR:PORT")]
+    #[error(
+        "cannot listen at {address}: {source}; another program uses that port? Choose one with --listen ADDR:PORT"
+    )]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -45,7 +47,9 @@ pub enum NodeError {
         source: io::Error,
     },
     /// `--create`, and there is such a volume.
-    #[error("there is a volume {name} on this network already ({found}); join it without --create, or choose another --id")]
+    #[error(
+        "there is a volume {name} on this network already ({found}); join it without --create, or choose another --id"
+    )]
     VolumeExists {
         /// Its name.
         name: String,

@@ -10,7 +10,8 @@ use crate::link::message::PeerAddresses;
 use crate::sync_ext::lock;
 use delugefs_core::ids::{IncarnationId, InfoHash, NodeId};
 use delugefs_core::sync::{
-    Effect, Event, LinkId, LinkUp, Message, Now, Outcome, PeerAddress, Positions, PullId, Reason, Sync,
+    Effect, Event, LinkId, LinkUp, Message, Now, Outcome, PeerAddress, Positions, PullId, Reason,
+    Sync,
 };
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -117,7 +118,11 @@ fn received(shared: &Arc<Shared>, link: LinkId, message: Wire) -> Option<Event> 
         Wire::Heads(heads) => Message::Heads(heads),
         Wire::HoldingsHave(positions) => Message::Holdings(positions.into_iter().collect()),
         Wire::Peers(peers) => Message::Peers(peers.into_iter().flat_map(addresses).collect()),
-        Wire::HoldingsWanted { incarnation, from, after } => {
+        Wire::HoldingsWanted {
+            incarnation,
+            from,
+            after,
+        } => {
             answer_holdings(shared, link, incarnation, from, after);
             return Some(Event::Heard { link });
         }
@@ -134,7 +139,9 @@ fn received(shared: &Arc<Shared>, link: LinkId, message: Wire) -> Option<Event> 
 
 fn addresses(peer: PeerAddresses) -> impl Iterator<Item = PeerAddress> {
     let node = peer.node;
-    peer.addresses.into_iter().map(move |address| PeerAddress { node, address })
+    peer.addresses
+        .into_iter()
+        .map(move |address| PeerAddress { node, address })
 }
 
 /// Messages that ask for no decision of the sync machine.
@@ -146,7 +153,9 @@ fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
         Wire::Problem { text } => {
             tracing::warn!("{} reports a problem: {text}", label(shared, peer));
         }
-        Wire::Available(contents) => contents.iter().for_each(|content| shared.replica.peers_changed(content)),
+        Wire::Available(contents) => contents
+            .iter()
+            .for_each(|content| shared.replica.peers_changed(content)),
         Wire::Fetching(_) | Wire::Durable(_) | Wire::Ping(_) | Wire::Pong(_) | Wire::Hello(_) => {}
         Wire::Heads(_) | Wire::HoldingsHave(_) | Wire::HoldingsWanted { .. } => {}
         Wire::Holdings { .. } | Wire::Peers(_) => {}
@@ -162,7 +171,9 @@ fn answer_holdings(
 ) {
     if let Some(bytes) = shared.replica.holdings_batch(incarnation, from, after) {
         let bytes = bytes.into();
-        shared.links.send(link, &Wire::Holdings { incarnation, bytes });
+        shared
+            .links
+            .send(link, &Wire::Holdings { incarnation, bytes });
     }
 }
 
@@ -185,7 +196,11 @@ fn carry_out(shared: &Arc<Shared>, effect: Effect) {
         Effect::AskHoldings { link, incarnation } => {
             let wanted = shared.replica.holdings_wanted(incarnation);
             let (from, after) = (wanted.from, wanted.after);
-            let question = Wire::HoldingsWanted { incarnation, from, after };
+            let question = Wire::HoldingsWanted {
+                incarnation,
+                from,
+                after,
+            };
             shared.links.send(link, &question);
         }
         Effect::Dial { address } => links::dial(shared, address),
@@ -229,6 +244,8 @@ fn disconnect(shared: &Shared, link: LinkId, reason: Reason) {
 
 /// How people call a node.
 pub(super) fn label(shared: &Shared, node: NodeId) -> String {
-    let known = lock(&shared.members).get(node).map(|member| member.label.clone());
+    let known = lock(&shared.members)
+        .get(node)
+        .map(|member| member.label.clone());
     known.unwrap_or_else(|| node.to_string())
 }

@@ -58,7 +58,11 @@ pub(super) async fn create(options: &Options) -> Result<VolumeName, NodeError> {
 }
 
 /// Finds the volume to join; waits for it as long as it takes, saying so.
-pub(super) async fn find(options: &Options, gate: &Gate, peers: &[SocketAddr]) -> Result<VolumeName, NodeError> {
+pub(super) async fn find(
+    options: &Options,
+    gate: &Gate,
+    peers: &[SocketAddr],
+) -> Result<VolumeName, NodeError> {
     let (discovery, mut events) = Discovery::browse(&sources(options))?;
     let found = tokio::select! {
         found = discovered(&mut events, options) => found,
@@ -91,11 +95,21 @@ async fn discovered(events: &mut Receiver<Event>, options: &Options) -> Found {
     found
 }
 
-async fn first(events: &mut Receiver<Event>, name: &str, prefix: Option<&str>, until: Instant) -> Found {
+async fn first(
+    events: &mut Receiver<Event>,
+    name: &str,
+    prefix: Option<&str>,
+    until: Instant,
+) -> Found {
     loop {
         match next(events, until).await {
             Some(Event::Found(peer)) if matches(&peer, name, prefix) => {
-                return peer.addresses.first().map(|address| (peer.volume, *address)).into_iter().collect();
+                return peer
+                    .addresses
+                    .first()
+                    .map(|address| (peer.volume, *address))
+                    .into_iter()
+                    .collect();
             }
             Some(Event::Warning(text)) => tracing::warn!("{text}"),
             Some(_) => {}
@@ -104,7 +118,12 @@ async fn first(events: &mut Receiver<Event>, name: &str, prefix: Option<&str>, u
     }
 }
 
-async fn gather(events: &mut Receiver<Event>, name: &str, prefix: Option<&str>, until: Instant) -> Found {
+async fn gather(
+    events: &mut Receiver<Event>,
+    name: &str,
+    prefix: Option<&str>,
+    until: Instant,
+) -> Found {
     let mut found = Found::new();
     while let Some(event) = next(events, until).await {
         if let Event::Found(peer) = event
@@ -122,7 +141,8 @@ async fn next(events: &mut Receiver<Event>, until: Instant) -> Option<Event> {
 }
 
 fn matches(peer: &delugefs_discovery::Peer, name: &str, prefix: Option<&str>) -> bool {
-    peer.volume_name == name && prefix.is_none_or(|prefix| peer.volume.to_string().starts_with(prefix))
+    peer.volume_name == name
+        && prefix.is_none_or(|prefix| peer.volume.to_string().starts_with(prefix))
 }
 
 /// Asks the named peers, again and again.
@@ -133,9 +153,17 @@ async fn asked(options: &Options, gate: &Gate, peers: &[SocketAddr]) -> Found {
     loop {
         for address in peers {
             match ask_one(*address, gate).await {
-                Ok(volume) if volume.name == options.volume => return [(volume.id, *address)].into(),
-                Ok(volume) => tracing::warn!("{address} is a node of volume {}, not of {}", volume.name, options.volume),
-                Err(error) => tracing::debug!("{address} does not say which volume it has: {error}"),
+                Ok(volume) if volume.name == options.volume => {
+                    return [(volume.id, *address)].into();
+                }
+                Ok(volume) => tracing::warn!(
+                    "{address} is a node of volume {}, not of {}",
+                    volume.name,
+                    options.volume
+                ),
+                Err(error) => {
+                    tracing::debug!("{address} does not say which volume it has: {error}")
+                }
             }
         }
         sleep(ASK_EVERY).await;
@@ -149,7 +177,10 @@ async fn ask_one(address: SocketAddr, gate: &Gate) -> std::io::Result<VolumeName
 
 async fn remind(options: &Options) {
     loop {
-        tracing::info!("looking for volume {}: waiting for one of its nodes (a new volume is made with --create)", options.volume);
+        tracing::info!(
+            "looking for volume {}: waiting for one of its nodes (a new volume is made with --create)",
+            options.volume
+        );
         sleep(REMIND_EVERY).await;
     }
 }

@@ -72,7 +72,10 @@ impl Links {
 
     /// Queues a message to one node.
     pub(super) fn send_to(&self, node: NodeId, message: &Message) {
-        let found = lock(&self.up).iter().find(|(_, link)| link.peer == node).map(|(id, _)| *id);
+        let found = lock(&self.up)
+            .iter()
+            .find(|(_, link)| link.peer == node)
+            .map(|(id, _)| *id);
         if let Some(id) = found {
             self.send(id, message);
         }
@@ -98,12 +101,17 @@ pub(super) fn dial(shared: &Arc<Shared>, address: SocketAddr) {
                     shared.stop_because(format!("{error}: stop one of the two; a copy of a disk has to be started elsewhere once, to become a disk of its own"));
                     DialFailure::Stranger
                 }
-                LinkError::Io(_) | LinkError::TimedOut | LinkError::Closed => DialFailure::Unreachable,
-                LinkError::WrongKey | LinkError::Version(_) | LinkError::Protocol(_) | LinkError::Pin(_) => {
-                    DialFailure::Stranger
+                LinkError::Io(_) | LinkError::TimedOut | LinkError::Closed => {
+                    DialFailure::Unreachable
                 }
+                LinkError::WrongKey
+                | LinkError::Version(_)
+                | LinkError::Protocol(_)
+                | LinkError::Pin(_) => DialFailure::Stranger,
             };
-            shared.tell(Input::Event(Event::DialFailed { address, failure })).await;
+            shared
+                .tell(Input::Event(Event::DialFailed { address, failure }))
+                .await;
         }
     });
 }
@@ -119,7 +127,11 @@ pub(super) async fn open(
 }
 
 /// Serves a control link that a peer opened.
-pub(super) async fn accepted(shared: &Arc<Shared>, established: Established<Accepted>, source: SocketAddr) {
+pub(super) async fn accepted(
+    shared: &Arc<Shared>,
+    established: Established<Accepted>,
+    source: SocketAddr,
+) {
     if let Err(error) = converse(shared, established, Direction::Accepted, source).await {
         tracing::debug!("the link from {source} ended: {error}");
     }
@@ -133,16 +145,25 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     remote: SocketAddr,
 ) -> Result<(), LinkError> {
     let proved = established.remote;
-    let Connection { sender, mut receiver } = Connection::start(established.stream, Pace::default());
+    let Connection {
+        sender,
+        mut receiver,
+    } = Connection::start(established.stream, Pace::default());
     let told = sender.send(&Message::Hello(shared.hello())).await;
     told.map_err(|_| LinkError::Closed)?;
     let hello = receive_hello(shared, &mut receiver).await?;
     if (hello.node, hello.incarnation) != (proved.node, proved.incarnation) {
-        return Err(LinkError::Protocol("its hello names another node".to_owned()));
+        return Err(LinkError::Protocol(
+            "its hello names another node".to_owned(),
+        ));
     }
     let mut listening = remote;
     listening.set_port(hello.listen_port);
-    let link = shared.links.insert(Link { sender, peer: hello.node, listening });
+    let link = shared.links.insert(Link {
+        sender,
+        peer: hello.node,
+        listening,
+    });
     let up = LinkUp {
         link,
         peer: hello.node,
@@ -183,7 +204,11 @@ async fn receive_hello<S: AsyncRead + AsyncWrite + Unpin>(
         match receiver.receive().await? {
             Some(Message::Hello(hello)) => break hello,
             Some(Message::Ping(_) | Message::Pong(_)) => {}
-            Some(_) => return Err(LinkError::Protocol("it does not begin with a hello".to_owned())),
+            Some(_) => {
+                return Err(LinkError::Protocol(
+                    "it does not begin with a hello".to_owned(),
+                ));
+            }
             None => return Err(LinkError::Closed),
         }
     };

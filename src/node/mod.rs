@@ -75,7 +75,14 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
         opened = start::open(options) => opened?,
         () = stop.told() => return Ok(()),
     };
-    let Opened { shared, listener, inputs, bell, peers, lock: root_lock } = opened;
+    let Opened {
+        shared,
+        listener,
+        inputs,
+        bell,
+        peers,
+        lock: root_lock,
+    } = opened;
     let sealers = sealing::start(&shared, &bell).map_err(NodeError::io("cannot start threads"))?;
     let discovery = discover(&shared, peers)?;
     let machine = machine(&shared)?;
@@ -88,8 +95,11 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     first_names(&shared, &stop).await;
     let mount = mount(&shared)?;
     let control = Arc::new(Control(Arc::clone(&shared)));
-    let control = ControlServer::start(&shared.layout.control(), control)
-        .map_err(NodeError::io(format!("cannot listen at {}", shared.layout.control().display())))?;
+    let control =
+        ControlServer::start(&shared.layout.control(), control).map_err(NodeError::io(format!(
+            "cannot listen at {}",
+            shared.layout.control().display()
+        )))?;
     say_hello(&shared);
     ready();
 
@@ -128,7 +138,11 @@ struct Stop(tokio_util::sync::CancellationToken);
 impl Stop {
     fn install() -> Result<Self, NodeError> {
         let token = tokio_util::sync::CancellationToken::new();
-        for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        for kind in [
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::hangup(),
+        ] {
             let mut signal = signal(kind).map_err(NodeError::io("cannot wait for signals"))?;
             let token = token.clone();
             tokio::spawn(async move {
@@ -145,10 +159,13 @@ impl Stop {
 }
 
 fn machine(shared: &Shared) -> Result<Sync, NodeError> {
-    let authors = shared.repository.authors().map_err(|source| NodeError::Names {
-        path: shared.layout.metadata(),
-        source,
-    })?;
+    let authors = shared
+        .repository
+        .authors()
+        .map_err(|source| NodeError::Names {
+            path: shared.layout.metadata(),
+            source,
+        })?;
     let seed = crate::root::random().map_err(NodeError::io("cannot get random bytes"))?;
     Ok(Sync::new(Config {
         node: shared.node(),
@@ -174,7 +191,11 @@ fn discover(shared: &Arc<Shared>, peers: Vec<SocketAddr>) -> Result<Discovery, N
 
 async fn pass_on(shared: Arc<Shared>, mut seen: Receiver<Seen>, peers: Vec<SocketAddr>) {
     if !peers.is_empty() {
-        let named = Event::Found { node: None, addresses: peers, origin: Origin::Owner };
+        let named = Event::Found {
+            node: None,
+            addresses: peers,
+            origin: Origin::Owner,
+        };
         shared.tell(Input::Event(named)).await;
     }
     while let Some(event) = seen.recv().await {
@@ -222,7 +243,9 @@ fn mount(shared: &Arc<Shared>) -> Result<Option<Mount>, NodeError> {
     };
     let mount = Mount::start(shared.filesystem.clone(), &options, Handle::current())?;
     let invalidator = mount.invalidator();
-    *lock(&shared.invalidate) = Some(Box::new(move |invalidations| invalidator.send(invalidations)));
+    *lock(&shared.invalidate) = Some(Box::new(move |invalidations| {
+        invalidator.send(invalidations)
+    }));
     Ok(Some(mount))
 }
 
@@ -239,7 +262,10 @@ fn say_hello(shared: &Shared) {
         None => "storage only".to_owned(),
     };
     let (volume, label) = (&shared.volume().name, &shared.file.label);
-    tracing::info!("started: disk {label} of volume {volume}, {place}, listening at {}", shared.listen);
+    tracing::info!(
+        "started: disk {label} of volume {volume}, {place}, listening at {}",
+        shared.listen
+    );
 }
 
 /// Lets what is under way come to its end: closed files are sealed, changes committed.
@@ -253,6 +279,8 @@ async fn finish(shared: &Shared) {
         sleep(POLL).await;
     }
     if busy() {
-        tracing::warn!("not everything could be committed; it is in the journal and goes on at the next start");
+        tracing::warn!(
+            "not everything could be committed; it is in the journal and goes on at the next start"
+        );
     }
 }

@@ -32,11 +32,7 @@ pub(super) enum NamesError {
 }
 
 /// Runs some work of the repository, one at a time, and tells the inbox how it ended.
-pub(super) fn spawn(
-    shared: &Arc<Shared>,
-    work: Work,
-    run: fn(&Shared) -> Result<(), NamesError>,
-) {
+pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result<(), NamesError>) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let worker = Arc::clone(&shared);
@@ -47,7 +43,9 @@ pub(super) fn spawn(
                 false
             }
             Err(panic) => {
-                shared.stop_because(format!("a broken invariant of the names ({panic}); nothing more is published"));
+                shared.stop_because(format!(
+                    "a broken invariant of the names ({panic}); nothing more is published"
+                ));
                 false
             }
         };
@@ -63,17 +61,19 @@ pub(super) fn commit(shared: &Shared) -> Result<(), NamesError> {
     let view = match author(shared, &group, None) {
         Ok(view) => view,
         Err(error) => {
-            shared.filesystem.return_group(group);
+            shared.filesystem.return_group();
             return Err(error.into());
         }
     };
-    shared.filesystem.committed(group.sequence, base_view(&view))?;
+    shared.filesystem.committed(base_view(&view))?;
     follow(shared, &group.base, &view)?;
     Ok(())
 }
 
 /// Commits what is pending, merges the heads, and applies the new view to the mount.
 pub(super) fn rebase(shared: &Shared) -> Result<(), NamesError> {
+    // the bulk of it without the namespace's lock
+    commit(shared)?;
     rebase_with(shared, None)
 }
 
@@ -102,7 +102,9 @@ fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), Names
     shared.invalidate(invalidations);
     for step in steps.windows(2) {
         let diff = shared.repository.diff(step[0].tree, step[1].tree)?;
-        shared.replica.follow(&diff.changes, &diff.blobs, unix_time());
+        shared
+            .replica
+            .follow(&diff.changes, &diff.blobs, unix_time());
     }
     learn_settings(shared)?;
     Ok(())
@@ -119,12 +121,16 @@ fn nothing(base: &BaseView) -> Group {
     }
 }
 
-fn author(shared: &Shared, group: &Group, settings: Option<&Settings>) -> Result<View, RepositoryError> {
+fn author(
+    shared: &Shared,
+    group: &Group,
+    settings: Option<&Settings>,
+) -> Result<View, RepositoryError> {
     let base = view_of(shared, &group.base)?;
     let authored = shared.repository.author(&Authoring {
         incarnation: shared.incarnation(),
         label: &shared.file.label,
-        on: &base,
+        base: &base,
         changes: &group.changes,
         settings,
         infos: &group.infos,
@@ -141,7 +147,11 @@ fn author(shared: &Shared, group: &Group, settings: Option<&Settings>) -> Result
 
 /// What the filesystem keeps of a view, to name it again after a restart.
 pub(super) fn base_view(view: &View) -> BaseView {
-    let heads = view.heads.iter().flat_map(|head| *head.as_bytes()).collect();
+    let heads = view
+        .heads
+        .iter()
+        .flat_map(|head| *head.as_bytes())
+        .collect();
     BaseView {
         token: heads,
         tree: view.tree,
@@ -155,7 +165,9 @@ pub(super) fn view_of(shared: &Shared, base: &BaseView) -> Result<View, Reposito
 
 fn follow(shared: &Shared, base: &BaseView, view: &View) -> Result<(), RepositoryError> {
     let diff = shared.repository.diff(base.tree, view.tree)?;
-    shared.replica.follow(&diff.changes, &diff.blobs, unix_time());
+    shared
+        .replica
+        .follow(&diff.changes, &diff.blobs, unix_time());
     Ok(())
 }
 
@@ -182,7 +194,10 @@ pub(super) fn pull(shared: &Arc<Shared>, pull: PullId, link: LinkId) {
             Some(up) => match pull_from(&shared, up.listening).await {
                 Ok(()) => true,
                 Err(sentence) => {
-                    tracing::warn!("cannot pull names from {}: {sentence}", label(&shared, up.peer));
+                    tracing::warn!(
+                        "cannot pull names from {}: {sentence}",
+                        label(&shared, up.peer)
+                    );
                     false
                 }
             },

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 const PINS_MAX: usize = 10_000;
 
 /// Pins that survive a restart.
-pub struct PinFile {
+pub(super) struct PinFile {
     state: Mutex<State>,
 }
 
@@ -24,7 +24,7 @@ struct State {
 
 impl PinFile {
     /// Reads the pins of a root; lines that make no sense are passed over.
-    pub fn open(holdings: &Path) -> io::Result<Self> {
+    pub(super) fn open(holdings: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(holdings)?;
         let path = holdings.join("pins");
         let file = File::options().create(true).append(true).open(&path)?;
@@ -50,9 +50,14 @@ impl Pins for PinFile {
             None if state.pins.len() >= PINS_MAX => Ok(()),
             None => {
                 state.pins.insert(node, *static_key);
-                let line = format!("{node} {}\n", blake3::Hash::from_bytes(*static_key).to_hex());
+                let line = format!(
+                    "{node} {}\n",
+                    blake3::Hash::from_bytes(*static_key).to_hex()
+                );
                 if let Err(error) = state.file.write_all(line.as_bytes()) {
-                    tracing::warn!("the key of node {node} is remembered only until the next start: {error}");
+                    tracing::warn!(
+                        "the key of node {node} is remembered only until the next start: {error}"
+                    );
                 }
                 Ok(())
             }
@@ -69,7 +74,12 @@ mod tests {
     fn the_first_key_is_kept_across_restarts() {
         let folder = tempfile::tempdir().unwrap();
         let node = NodeId::new([1; 16]);
-        assert!(PinFile::open(folder.path()).unwrap().check(node, &[7; 32]).is_ok());
+        assert!(
+            PinFile::open(folder.path())
+                .unwrap()
+                .check(node, &[7; 32])
+                .is_ok()
+        );
         let pins = PinFile::open(folder.path()).unwrap();
         assert!(pins.check(node, &[7; 32]).is_ok());
         assert_eq!(pins.check(node, &[8; 32]), Err(PinError { node }));

@@ -52,11 +52,16 @@ impl Bell {
 }
 
 /// Starts the threads; they end with the bell.
-pub(super) fn start(shared: &Arc<Shared>, bell: &Arc<Bell>) -> std::io::Result<Vec<JoinHandle<()>>> {
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    bell: &Arc<Bell>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
     let sealer = |number| {
         let (shared, bell) = (Arc::clone(shared), Arc::clone(bell));
         let name = format!("seal-{number}");
-        std::thread::Builder::new().name(name).spawn(move || seal_until_the_end(&shared, &bell))
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || seal_until_the_end(&shared, &bell))
     };
     (0..SEALERS).map(sealer).collect()
 }
@@ -80,7 +85,10 @@ fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
     match shared.filesystem.sealed(job, sealed) {
         Ok(()) => well,
         Err(FsError::NoSpace) => {
-            tracing::error!("the disk of {} is full; closed files wait to be shared until there is room", shared.file.label);
+            tracing::error!(
+                "the disk of {} is full; closed files wait to be shared until there is room",
+                shared.file.label
+            );
             false
         }
         Err(error) => {

@@ -35,7 +35,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Listener) {
 }
 
 async fn serve(shared: Arc<Shared>, git: Arc<Semaphore>, incoming: Incoming) {
-    let Incoming { protocol, source, stream } = incoming;
+    let Incoming {
+        protocol,
+        source,
+        stream,
+    } = incoming;
     match protocol {
         Protocol::Link => match link::accept(stream, &shared.credentials, &shared.pins).await {
             Ok(established) => match established.purpose {
@@ -71,7 +75,8 @@ async fn serve_git<S: AsyncRead + AsyncWrite + Send + 'static>(
         ..ServeOptions::default()
     };
     let repository = shared.repository.clone();
-    let served = tokio::task::spawn_blocking(move || exchange::serve(&repository, read, write, &options));
+    let served =
+        tokio::task::spawn_blocking(move || exchange::serve(&repository, read, write, &options));
     match served.await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!("a Git conversation ended early: {error}"),

@@ -75,7 +75,8 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         replica: parts.replica,
         members: parts.members,
         settings: parts.settings,
-        pins: PinFile::open(&layout.holdings()).map_err(NodeError::io("cannot read the peers' keys"))?,
+        pins: PinFile::open(&layout.holdings())
+            .map_err(NodeError::io("cannot read the peers' keys"))?,
         links: Links::default(),
         gate,
         inbox,
@@ -131,15 +132,27 @@ async fn take_root(
             file.identity.volume.id
         );
     } else {
-        tracing::info!("joined volume {} ({})", file.identity.volume.name, file.identity.volume.id);
+        tracing::info!(
+            "joined volume {} ({})",
+            file.identity.volume.name,
+            file.identity.volume.id
+        );
     }
     Ok((lock, file))
 }
 
-fn check_volume(options: &Options, root: &Path, volume: &crate::root::VolumeName) -> Result<(), NodeError> {
+fn check_volume(
+    options: &Options,
+    root: &Path,
+    volume: &crate::root::VolumeName,
+) -> Result<(), NodeError> {
     let root = root.to_owned();
     if options.create {
-        return Err(RootError::AlreadyCreated { root, volume: volume.name.clone() }.into());
+        return Err(RootError::AlreadyCreated {
+            root,
+            volume: volume.name.clone(),
+        }
+        .into());
     }
     let id = volume.id.to_string();
     let prefix = options.volume_prefix.as_deref().unwrap_or("");
@@ -160,7 +173,11 @@ fn must_be_empty(root: &Path) -> Result<(), NodeError> {
     let entries = match std::fs::read_dir(root) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(NodeError::io(format!("cannot read {}", root.display()))(error)),
+        Err(error) => {
+            return Err(NodeError::io(format!("cannot read {}", root.display()))(
+                error,
+            ));
+        }
     };
     let is_ours = |name: std::ffi::OsString| OURS.iter().any(|ours| name == *ours);
     let mut names = entries.flatten().map(|entry| entry.file_name());
@@ -186,18 +203,28 @@ fn label(options: &Options) -> String {
 
 /// The port that was chosen first is kept, as long as it is free.
 fn listen(options: &Options, file: &mut NodeFile, gate: &Arc<Gate>) -> Result<Listener, NodeError> {
-    let wanted = options.listen.unwrap_or(SocketAddr::from(([0, 0, 0, 0], file.port)));
+    let wanted = options
+        .listen
+        .unwrap_or(SocketAddr::from(([0, 0, 0, 0], file.port)));
     let bound = match options.listen {
         Some(address) => Listener::bind(address, Arc::clone(gate), Limits::default()),
-        None => Listener::bind_all(file.port, Arc::clone(gate), Limits::default()).or_else(|error| {
-            if file.port == 0 {
-                return Err(error);
-            }
-            tracing::warn!("port {} is taken ({error}); another is used from now on", file.port);
-            Listener::bind_all(0, Arc::clone(gate), Limits::default())
-        }),
+        None => {
+            Listener::bind_all(file.port, Arc::clone(gate), Limits::default()).or_else(|error| {
+                if file.port == 0 {
+                    return Err(error);
+                }
+                tracing::warn!(
+                    "port {} is taken ({error}); another is used from now on",
+                    file.port
+                );
+                Listener::bind_all(0, Arc::clone(gate), Limits::default())
+            })
+        }
     };
-    let listener = bound.map_err(|source| NodeError::Listen { address: wanted, source })?;
+    let listener = bound.map_err(|source| NodeError::Listen {
+        address: wanted,
+        source,
+    })?;
     file.port = listener.address().port();
     Ok(listener)
 }
@@ -221,9 +248,15 @@ fn names_error(layout: &Layout, source: delugefs_metadata_repo::RepositoryError)
     NodeError::Names { path, source }
 }
 
-fn renew_if_copied(file: &mut NodeFile, layout: &Layout, repository: &Repository) -> Result<(), NodeError> {
+fn renew_if_copied(
+    file: &mut NodeFile,
+    layout: &Layout,
+    repository: &Repository,
+) -> Result<(), NodeError> {
     let incarnation = file.identity.keys.incarnation();
-    let committed = repository.sequence(incarnation).map_err(|source| names_error(layout, source))?;
+    let committed = repository
+        .sequence(incarnation)
+        .map_err(|source| names_error(layout, source))?;
     let renewal = file.renew_if_copied(layout.root(), committed.unwrap_or(0))?;
     if renewal == Renewal::Copied {
         tracing::warn!(
@@ -275,9 +308,12 @@ impl Parts {
         }
         let own = file.identity.keys.incarnation();
         let failed = || NodeError::io(format!("cannot use {}", layout.holdings().display()));
-        let replica = Replica::open(&options.root, store, repository.clone(), own).map_err(failed())?;
+        let replica =
+            Replica::open(&options.root, store, repository.clone(), own).map_err(failed())?;
         let members = Members::open(&layout.holdings()).map_err(failed())?;
-        let settings = repository.settings().map_err(|source| names_error(layout, source))?;
+        let settings = repository
+            .settings()
+            .map_err(|source| names_error(layout, source))?;
         Ok(Self {
             replica: Arc::new(replica),
             members: Arc::new(Mutex::new(members)),
@@ -295,7 +331,13 @@ fn swarm(parts: &Parts, gate: &Arc<Gate>) -> Result<Swarm, NodeError> {
     };
     let storage = Arc::new(Noticing(Arc::clone(&parts.replica)));
     let connector = Arc::new(LocalTcp(Arc::clone(gate)));
-    Ok(Swarm::new(storage, Arc::new(holders), connector, config, Handle::current()))
+    Ok(Swarm::new(
+        storage,
+        Arc::new(holders),
+        connector,
+        config,
+        Handle::current(),
+    ))
 }
 
 fn open_filesystem(
@@ -330,7 +372,10 @@ fn open_filesystem(
 
 /// The heads that a base names.
 pub(super) fn heads(base: &BaseView) -> BTreeSet<CommitId> {
-    base.token.chunks_exact(CommitId::LEN).filter_map(CommitId::from_slice).collect()
+    base.token
+        .chunks_exact(CommitId::LEN)
+        .filter_map(CommitId::from_slice)
+        .collect()
 }
 
 /// The committed names, for the filesystem.
@@ -338,7 +383,10 @@ struct Tree(Repository);
 
 impl fs::Names for Tree {
     fn directory(&self, tree: TreeId) -> Result<Vec<Listed>, FsError> {
-        let listed = self.0.directory(tree).map_err(|error| FsError::Damaged(error.to_string()))?;
+        let listed = self
+            .0
+            .directory(tree)
+            .map_err(|error| FsError::Damaged(error.to_string()))?;
         let ours = |listed: delugefs_metadata_repo::Listed| Listed {
             name: listed.name,
             entry: listed.entry,
@@ -348,7 +396,9 @@ impl fs::Names for Tree {
     }
 
     fn root(&self, tree: TreeId) -> Result<Entry, FsError> {
-        self.0.own_entry(tree).map_err(|error| FsError::Damaged(error.to_string()))
+        self.0
+            .own_entry(tree)
+            .map_err(|error| FsError::Damaged(error.to_string()))
     }
 }
 

@@ -36,7 +36,9 @@ pub(super) async fn sync_contents(shared: Arc<Shared>) {
         }
         let worker = Arc::clone(&shared);
         if let Ok(true) = tokio::task::spawn_blocking(move || sync_and_declare(&worker)).await {
-            shared.tell(Input::Holdings(shared.replica.positions())).await;
+            shared
+                .tell(Input::Holdings(shared.replica.positions()))
+                .await;
         }
     }
 }
@@ -48,7 +50,10 @@ fn sync_and_declare(shared: &Shared) -> bool {
         tracing::error!("{content} may be damaged on this disk: {error}");
     }
     let own = shared.incarnation();
-    let complete = replica.take_completed().into_iter().filter(|content| replica.store.is_durable(content));
+    let complete = replica
+        .take_completed()
+        .into_iter()
+        .filter(|content| replica.store.is_durable(content));
     let mut fresh: Vec<_> = synced.durable.into_iter().chain(complete).collect();
     fresh.retain(|content| !replica.holders(content).contains(&own));
     fresh.sort_unstable();
@@ -84,9 +89,14 @@ fn reap(shared: &Shared) {
         tracing::warn!("{error}");
     }
     let in_use = shared.filesystem.contents_in_use();
-    let (gone, freed) = shared.replica.reap(unix_time(), shared.settings().keep, &in_use);
+    let (gone, freed) = shared
+        .replica
+        .reap(unix_time(), shared.settings().keep, &in_use);
     if gone > 0 {
-        tracing::info!("let go of {gone} removed or replaced contents, {} in all", show_size(freed));
+        tracing::info!(
+            "let go of {gone} removed or replaced contents, {} in all",
+            show_size(freed)
+        );
         let told = Input::Holdings(shared.replica.positions());
         // the sync machine hears of it at the next change, if it is too busy now
         let _ = shared.inbox.try_send(told);

@@ -155,7 +155,7 @@ pub(super) struct Unsynced {
 impl Unsynced {
     /// Makes all of them survive a power cut.
     pub(super) fn sync(&mut self, path: &Path) -> Result<()> {
-        if self.is_empty() {
+        if self.files.is_empty() {
             return Ok(());
         }
         if self.files.len() > UNSYNCED_FILES_MAX {

@@ -76,13 +76,16 @@ fn message() -> impl Strategy<Value = Message> {
         heads().prop_map(Message::Durable),
         proptest::collection::vec((incarnation(), any::<u64>()), 0..20)
             .prop_map(Message::HoldingsHave),
-        (incarnation(), any::<u64>(), proptest::option::of(any::<[u8; 20]>())).prop_map(
-            |(incarnation, from, after)| Message::HoldingsWanted {
+        (
+            incarnation(),
+            any::<u64>(),
+            proptest::option::of(any::<[u8; 20]>())
+        )
+            .prop_map(|(incarnation, from, after)| Message::HoldingsWanted {
                 incarnation,
                 from,
                 after: after.map(InfoHash::new),
-            }
-        ),
+            }),
         (incarnation(), bytes).prop_map(|(incarnation, bytes)| Message::Holdings {
             incarnation,
             bytes: bytes.into(),
