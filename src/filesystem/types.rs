@@ -247,7 +247,7 @@ pub struct Status {
 }
 
 /// What the kernel has to forget.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Invalidation {
     /// A name now means something else, or nothing.
     Entry {

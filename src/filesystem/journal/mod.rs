@@ -118,6 +118,11 @@ impl Journal {
         self.broken || self.length > REWRITE_BYTES_MIN.max(self.compact * REWRITE_FACTOR)
     }
 
+    /// What is in memory is not what the records say: a rewriting has to come before the next record.
+    pub(super) fn rewrite_soon(&mut self) {
+        self.broken = true;
+    }
+
     /// Replaces everything by one record that says it all, durably.
     pub(super) fn rewrite(&mut self, mut record: Record) -> Result<(), FsError> {
         record.sequence = self.sequence + 1;
