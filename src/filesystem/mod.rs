@@ -36,8 +36,8 @@ mod xattrs;
 
 pub use error::FsError;
 pub use ports::{
-    BoxFuture, ContentReader, Contents, Events, Group, Listed, Names, Ports, Sealed, Source,
-    ViewDiff,
+    BaseView, BoxFuture, ContentReader, Contents, Events, Group, Listed, Names, Ports, Sealed, Source,
+    TOKEN_BYTES_MAX, ViewDiff,
 };
 pub use types::{
     Allocation, Answer, Caller, Config, DirectoryEntry, FileType, HandleId, Inode, Invalidation,

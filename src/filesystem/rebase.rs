@@ -7,7 +7,7 @@
 use super::inode::{Node, Place};
 use super::journal::Record;
 use super::state::State;
-use super::{Filesystem, FsError, Group, Inode, Invalidation, ViewDiff};
+use super::{BaseView, Filesystem, FsError, Group, Inode, Invalidation, ViewDiff};
 use delugefs_core::change::{Change, Changes};
 use delugefs_core::conflict::numbered_conflict_name;
 use delugefs_core::entry::{Kind, Placed, Written};
@@ -21,14 +21,14 @@ impl Filesystem {
     /// On its error nothing has changed and the changes wait again. No group may be on its way.
     pub fn rebase<E: From<FsError>>(
         &self,
-        commit: impl FnOnce(TreeId, Option<&Group>) -> Result<ViewDiff, E>,
+        commit: impl FnOnce(&BaseView, Option<&Group>) -> Result<ViewDiff, E>,
     ) -> Result<Vec<Invalidation>, E> {
         let mut state = self.lock();
         if state.pending.is_in_flight() {
             return Err(FsError::Invalid.into());
         }
         let group = state.group();
-        let diff = commit(state.pending.base, group.as_ref())?;
+        let diff = commit(&state.pending.base, group.as_ref())?;
         Ok(state.rebase(group, diff))
     }
 }
@@ -41,7 +41,7 @@ impl State {
         rebase.leave();
         rebase.arrive();
         rebase.house();
-        rebase.pending_of(diff.tree, sequence);
+        rebase.pending_of(diff.view, sequence);
         rebase.remove_directories();
         rebase.finish()
     }
@@ -372,9 +372,9 @@ impl<'a> Rebase<'a> {
     }
 
     /// From here on, what is pending is relative to the new tree.
-    fn pending_of(&mut self, tree: TreeId, sequence: u64) {
-        self.state.pending.rebased(tree, sequence);
-        self.record.base = Some((tree, sequence));
+    fn pending_of(&mut self, view: BaseView, sequence: u64) {
+        self.state.pending.rebased(view.clone(), sequence);
+        self.record.base = Some((view, sequence));
     }
 
     /// Removes the directories that the tree has no more, but those with something in them that exists only
