@@ -121,19 +121,6 @@ impl FakeContents {
     pub(super) fn path(&self, hash: InfoHash) -> PathBuf {
         self.folder.join(hash.to_string())
     }
-
-    /// A content that no node of this test has written through the mount.
-    pub(super) fn put(&self, bytes: &[u8]) -> Sealed {
-        let hash = InfoHash::from_slice(&blake3::hash(bytes).as_bytes()[..20]).unwrap();
-        std::fs::write(self.path(hash), bytes).unwrap();
-        Sealed {
-            content: ContentRef {
-                info_hash: hash,
-                length: bytes.len() as u64,
-            },
-            info: hash.to_string().into_bytes(),
-        }
-    }
 }
 
 impl Contents for FakeContents {
@@ -396,7 +383,15 @@ impl Node {
     }
 
     pub(super) fn open(&self, inode: Inode, flags: OpenFlags) -> Opened {
-        wait(self.filesystem.open(inode, flags).unwrap()).unwrap()
+        self.finish(self.filesystem.open(inode, flags).unwrap()).unwrap()
+    }
+
+    /// Waits for an answer, hashing what that may wait for.
+    pub(super) fn finish<T>(&self, answer: Answer<T>) -> Result<T, FsError> {
+        if let Answer::Later(_) = answer {
+            self.seal_all();
+        }
+        wait(answer)
     }
 
     pub(super) fn read(&self, path: &str) -> Vec<u8> {
