@@ -158,6 +158,11 @@ impl Repository {
         self.inner.git.to_thread_local()
     }
 
+    /// Makes everything written so far survive a power cut.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.state().unsynced.sync(&self.inner.path)
+    }
+
     fn session(&self) -> Session<'_> {
         Session::new(&self.inner.decoders, self.git_handle())
     }

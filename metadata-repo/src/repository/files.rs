@@ -155,6 +155,9 @@ pub(super) struct Unsynced {
 impl Unsynced {
     /// Makes all of them survive a power cut.
     pub(super) fn sync(&mut self, path: &Path) -> Result<()> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
         if self.files.len() > UNSYNCED_FILES_MAX {
             sync_all(path)?;
         } else {
