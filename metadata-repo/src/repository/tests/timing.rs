@@ -21,7 +21,13 @@ fn directory_bytes(path: &Path) -> u64 {
 /// Of this thread.
 fn cpu_milliseconds() -> f64 {
     let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    statistics.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e6
+    statistics
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse::<f64>()
+        .unwrap()
+        / 1e6
 }
 
 fn timed<T>(what: &str, act: impl FnOnce() -> T) -> T {
@@ -107,12 +113,14 @@ fn shape(directories: u32, files: u32) {
         let each = start.elapsed().as_secs_f64() * 1000.0 / f64::from(turns);
         let cpu = (cpu_milliseconds() - cpu) / f64::from(turns);
         let bytes = (directory_bytes(&path) - before) / u64::from(turns);
-        println!("one-file commit, durable {durable}: {each:.2} ms, {cpu:.2} ms of them on the processor, {bytes} bytes");
+        println!(
+            "one-file commit, durable {durable}: {each:.2} ms, {cpu:.2} ms of them on the processor, {bytes} bytes"
+        );
         node.model = read(&node.repository, node.view.tree);
     }
     let again = timed("open", || Repository::open(&path).unwrap());
     timed("read all", || {
-        again.contents(node.view.tree, &mut |_, _| {}).unwrap()
+        again.contents(node.view.tree, &mut |_, _| {}).unwrap();
     });
 }
 
