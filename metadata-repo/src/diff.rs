@@ -88,7 +88,7 @@ impl Walk<'_, '_> {
                 self.settle(id)?;
             }
             // New directories first: what was moved into one is then not taken for removed.
-            let side = if self.sides[1].queue.is_empty() { 0 } else { 1 };
+            let side = usize::from(!self.sides[1].queue.is_empty());
             self.expand_level(side)?;
             self.expand_level(1 - side)?;
             if self.matched.is_empty() && self.sides.iter().all(|side| side.queue.is_empty()) {

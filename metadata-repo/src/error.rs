@@ -84,7 +84,10 @@ pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Reposito
     }
 }
 
-pub(crate) fn malformed(object: impl ToString, problem: impl Into<String>) -> RepositoryError {
+pub(crate) fn malformed(
+    object: impl std::fmt::Display,
+    problem: impl Into<String>,
+) -> RepositoryError {
     RepositoryError::Malformed {
         object: object.to_string(),
         problem: problem.into(),

@@ -84,12 +84,7 @@ pub(crate) fn common(
     left: &[ObjectId],
     right: ObjectId,
 ) -> Result<BTreeSet<ObjectId>> {
-    let mut painter = Painter {
-        session,
-        flags: BTreeMap::new(),
-        queue: BinaryHeap::new(),
-        open: BTreeSet::new(),
-    };
+    let mut painter = Painter::new(session);
     for id in left {
         painter.paint(*id, LEFT)?;
     }
@@ -100,6 +95,22 @@ pub(crate) fn common(
     maximal(session, &candidates)
 }
 
+/// The commits that a tip has in its history and the known ones have not.
+pub(crate) fn news(
+    session: &Session<'_>,
+    tip: ObjectId,
+    known: &BTreeSet<ObjectId>,
+) -> Result<Vec<ObjectId>> {
+    let mut painter = Painter::new(session);
+    painter.paint(tip, LEFT)?;
+    for id in known {
+        painter.paint(*id, RIGHT)?;
+    }
+    painter.run()?;
+    let left = painter.flags.iter().filter(|(_, flags)| **flags == LEFT);
+    Ok(left.map(|(id, _)| *id).collect())
+}
+
 struct Painter<'s, 'r> {
     session: &'s Session<'r>,
     flags: BTreeMap<ObjectId, u8>,
@@ -108,7 +119,16 @@ struct Painter<'s, 'r> {
     open: BTreeSet<ObjectId>,
 }
 
-impl Painter<'_, '_> {
+impl<'s, 'r> Painter<'s, 'r> {
+    fn new(session: &'s Session<'r>) -> Self {
+        Self {
+            session,
+            flags: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            open: BTreeSet::new(),
+        }
+    }
+
     fn paint(&mut self, id: ObjectId, flags: u8) -> Result<()> {
         let painted = self.flags.entry(id).or_default();
         if *painted & flags == flags {

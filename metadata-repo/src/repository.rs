@@ -6,9 +6,11 @@
 
 mod author;
 mod files;
+mod judge;
 mod lookup;
 mod pack;
 mod read;
+mod recover;
 mod refresh;
 mod repair;
 #[cfg(test)]
@@ -67,6 +69,10 @@ struct State {
     unsynced: files::Unsynced,
     /// Author heads that have been read through, and whether they may take part in the view.
     judged: BTreeMap<ObjectId, bool>,
+    /// Durable commits since the last checkpoint.
+    since_checkpoint: u32,
+    /// As given when it was opened.
+    boot: String,
 }
 
 impl std::fmt::Debug for Repository {
@@ -104,7 +110,12 @@ impl Repository {
     /// Opens a repository, removing what a crash may have left: lock files, temporary files, empty objects.
     /// Only one process may have it open.
     pub fn open(path: &Path) -> Result<Self> {
-        let damaged = repair::clean(path)?;
+        Self::open_in(path, &recover::boot())
+    }
+
+    /// `boot` names the time since the machine was switched on.
+    fn open_in(path: &Path, boot: &str) -> Result<Self> {
+        let damage = repair::clean(path)?;
         let git = open_git(path)?;
         let genesis = files::genesis(&git.to_thread_local(), path)?;
         let nothing = View {
@@ -122,11 +133,13 @@ impl Repository {
                     views: new_views(),
                     unsynced: files::Unsynced::default(),
                     judged: BTreeMap::new(),
+                    since_checkpoint: 0,
+                    boot: boot.to_owned(),
                 }),
                 view: RwLock::new(Arc::new(nothing)),
             }),
         };
-        repository.start(damaged)?;
+        repository.start(&damage, boot)?;
         Ok(repository)
     }
 

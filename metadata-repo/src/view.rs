@@ -159,9 +159,6 @@ pub(crate) fn settings_of(session: &Session<'_>, tree: ObjectId) -> Result<Setti
 fn merge_settings(session: &Session<'_>, trees: [ObjectId; 3]) -> Result<Option<Settings>> {
     let [base, left, right] = trees.map(|tree| settings_of(session, tree));
     let (base, left, right) = (base?, left?, right?);
-    fn pick<T: PartialEq>(base: &T, left: T, right: T) -> T {
-        if left == *base { right } else { left }
-    }
     let merged = Settings {
         volume: base.volume,
         name: base.name.clone(),
@@ -173,6 +170,10 @@ fn merge_settings(session: &Session<'_>, trees: [ObjectId; 3]) -> Result<Option<
         history: pick(&base.history, left.history, right.history),
     };
     Ok((merged != base).then_some(merged))
+}
+
+fn pick<T: PartialEq>(base: &T, left: T, right: T) -> T {
+    if left == *base { right } else { left }
 }
 
 /// The base of a merge, as far as the sides' differences reach.
@@ -212,8 +213,8 @@ impl<'s, 'r> Base<'s, 'r> {
             name,
             entry,
         };
-        let mut places = self.places.borrow_mut();
-        places.insert(placed.entry.id, (placed.clone(), item.id));
+        let known = (placed.clone(), item.id);
+        self.places.borrow_mut().insert(placed.entry.id, known);
         placed
     }
 }

@@ -1,6 +1,6 @@
 //! Adding a commit to this node's own chain.
 
-use super::{Repository, State, View, commit_id, files, object_id};
+use super::{Repository, State, View, commit_id, files, object_id, recover};
 use crate::apply::{Request, apply};
 use crate::commit::{self, chain_time};
 use crate::error::{RepositoryError, Result};
@@ -16,6 +16,9 @@ use gix::objs::Kind as ObjectKind;
 use gix::refs::Target;
 use gix::refs::transaction::PreviousValue;
 use std::collections::BTreeMap;
+
+/// Durable commits after which is noted that all up to here is: bounds what is read after a power cut.
+const CHECKPOINT_COMMITS: u32 = 256;
 
 /// What to commit.
 #[derive(Clone, Copy)]
@@ -75,7 +78,7 @@ impl Repository {
             Some(own) => PreviousValue::MustExistAndMatch(Target::Object(own)),
         };
         files::set_reference(session.git(), &name, commit, expected)?;
-        self.after_move(&name, authoring.durable)?;
+        self.after_move(&session, &mut state, (&name, authoring.durable))?;
         let view = self.adopt(&session, &mut state, commit, tree)?;
         Ok(Authored {
             commit: Some(commit_id(commit)),
@@ -83,10 +86,21 @@ impl Repository {
         })
     }
 
-    fn after_move(&self, name: &str, durable: bool) -> Result<()> {
-        if durable {
-            files::sync_file(&self.inner.path.join(name))?;
-            files::sync_file(&self.inner.path.join(files::AUTHORS))?;
+    fn after_move(
+        &self,
+        session: &Session<'_>,
+        state: &mut State,
+        (name, durable): (&str, bool),
+    ) -> Result<()> {
+        if !durable {
+            return Ok(());
+        }
+        files::sync_file(&self.inner.path.join(name))?;
+        files::sync_file(&self.inner.path.join(files::AUTHORS))?;
+        state.since_checkpoint += 1;
+        if state.since_checkpoint >= CHECKPOINT_COMMITS {
+            state.since_checkpoint = 0;
+            recover::checkpoint(session, &self.inner.path, &state.boot)?;
         }
         Ok(())
     }

@@ -1,13 +1,14 @@
 //! The view after author references have moved.
 
+use super::judge::{Known, judge};
+use super::recover::recover;
+use super::repair::Damage;
 use super::{Repository, State, View, commit_id, files, object_id, tree_id};
-use crate::codec::CodecError;
 use crate::commit::nobodys;
-use crate::diff::sides;
-use crate::error::{RepositoryError, Result, malformed};
+use crate::error::Result;
 use crate::history::maximal;
 use crate::session::Session;
-use crate::view::{settings_of, tree_of};
+use crate::view::tree_of;
 use delugefs_core::ids::{CommitId, TreeId};
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
@@ -44,16 +45,17 @@ impl Repository {
     }
 
     /// The first view of this process.
-    pub(super) fn start(&self, damaged: bool) -> Result<()> {
+    pub(super) fn start(&self, damage: &Damage, boot: &str) -> Result<()> {
         let session = self.session();
         let mut state = self.state();
+        let recovered = recover(&session, &self.inner.path, (damage, boot))?;
         let genesis = session.commit(self.inner.genesis)?.tree;
         self.publish(View {
             heads: BTreeSet::new(),
             commit: Some(commit_id(self.inner.genesis)),
             tree: tree_id(genesis),
         });
-        if !damaged {
+        if !recovered {
             self.recall(&session, &mut state);
         }
         self.refresh_in(&session, &mut state).map(drop)
@@ -84,11 +86,11 @@ impl Repository {
 
     pub(super) fn refresh_in(&self, session: &Session<'_>, state: &mut State) -> Result<View> {
         let tips: BTreeSet<ObjectId> = files::authors(session.git())?.into_values().collect();
-        let known = object_id(self.view().tree.as_bytes());
+        let known = self.known();
         state.judged.retain(|tip, _| tips.contains(tip));
         let mut sound = BTreeSet::new();
         for tip in tips {
-            if judge(session, state, tip, known)? {
+            if judge(session, state, tip, &known)? {
                 sound.insert(tip);
             }
         }
@@ -123,6 +125,17 @@ impl Repository {
         })
     }
 
+    /// What the present view rests on.
+    fn known(&self) -> Known {
+        let view = self.view();
+        let heads = view.heads.iter().map(|head| object_id(head.as_bytes()));
+        Known {
+            tree: object_id(view.tree.as_bytes()),
+            heads: heads.chain([self.inner.genesis]).collect(),
+            genesis: self.inner.genesis,
+        }
+    }
+
     fn publish(&self, view: View) {
         *self
             .inner
@@ -146,49 +159,4 @@ fn merged(
     let parents = heads.iter().copied().collect();
     let commit = nobodys(tree, parents, time, "Merge")?;
     Ok((session.put(ObjectKind::Commit, commit)?, tree))
-}
-
-/// Whether a head's tree can be read, as far as it differs from one that can.
-fn judge(session: &Session<'_>, state: &mut State, tip: ObjectId, known: ObjectId) -> Result<bool> {
-    if let Some(judgement) = state.judged.get(&tip) {
-        return Ok(*judgement);
-    }
-    let sound = match read_through(session, tip, known) {
-        Ok(()) => true,
-        Err(error) if is_authors_fault(&error) => {
-            tracing::warn!("leaving out the commit {tip} of another node: {error}");
-            false
-        }
-        Err(error) => return Err(error),
-    };
-    state.judged.insert(tip, sound);
-    Ok(sound)
-}
-
-/// Reads all that a head's tree has and the known one has not.
-fn read_through(session: &Session<'_>, tip: ObjectId, known: ObjectId) -> Result<()> {
-    let tree = session.commit(tip)?.tree;
-    sides(session, known, tree)?;
-    let [ours, theirs] = [known, tree].map(|tree| settings_of(session, tree));
-    let (ours, theirs) = (ours?, theirs?);
-    if (ours.volume, ours.name) == (theirs.volume, theirs.name) {
-        Ok(())
-    } else {
-        Err(malformed(tip, "of another volume"))
-    }
-}
-
-fn is_authors_fault(error: &RepositoryError) -> bool {
-    match error {
-        RepositoryError::Malformed { .. } | RepositoryError::Rules { .. } => true,
-        RepositoryError::Codec { source, .. } => match source {
-            CodecError::TooLarge
-            | CodecError::Bencode(_)
-            | CodecError::Newer { .. }
-            | CodecError::Missing(_)
-            | CodecError::Unexpected(_)
-            | CodecError::Invalid(_) => true,
-        },
-        _ => false,
-    }
 }

@@ -1,18 +1,31 @@
 //! What a crash may leave behind, removed before Git's library looks at it.
 
 use crate::error::{Result, io};
+use delugefs_core::ids::IncarnationId;
 use std::fs::{self, DirEntry};
 use std::path::Path;
 
+/// What was found that a power cut leaves, not a mere crash.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// Something was empty.
+    pub(super) any: bool,
+    /// Authors whose reference was.
+    pub(super) authors: Vec<IncarnationId>,
+}
+
 /// Removes lock files, temporary files and empty objects and references; an empty loose object would block
-/// its content for ever. Tells whether anything was found that a power cut, not a mere crash, leaves.
-pub(super) fn clean(path: &Path) -> Result<bool> {
-    let mut damaged = false;
+/// its content for ever.
+pub(super) fn clean(path: &Path) -> Result<Damage> {
+    let mut damage = Damage::default();
     each(path, &mut |entry| remove_if(entry, is_lock(entry)))?;
     for below in ["refs", "refs/heads", "refs/authors", "refs/delugefs"] {
         each(&path.join(below), &mut |entry| {
             let empty = is_empty_file(entry)?;
-            damaged |= empty;
+            damage.any |= empty;
+            if let Some(author) = author_of(entry).filter(|_| empty) {
+                damage.authors.push(author);
+            }
             remove_if(entry, empty || is_lock(entry))
         })?;
     }
@@ -26,11 +39,11 @@ pub(super) fn clean(path: &Path) -> Result<bool> {
         }
         each(&entry.path(), &mut |object| {
             let empty = is_empty_file(object)?;
-            damaged |= empty;
+            damage.any |= empty;
             remove_if(object, empty || is_temporary(object))
         })
     })?;
-    Ok(damaged)
+    Ok(damage)
 }
 
 fn each(path: &Path, act: &mut dyn FnMut(&DirEntry) -> Result<()>) -> Result<()> {
@@ -44,6 +57,10 @@ fn each(path: &Path, act: &mut dyn FnMut(&DirEntry) -> Result<()>) -> Result<()>
         act(&entry.map_err(io(doing()))?)?;
     }
     Ok(())
+}
+
+fn author_of(entry: &DirEntry) -> Option<IncarnationId> {
+    entry.file_name().to_str()?.parse().ok()
 }
 
 fn is_lock(entry: &DirEntry) -> bool {

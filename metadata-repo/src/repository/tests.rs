@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod crash;
 mod several;
 mod stock;
 pub(crate) mod support;

@@ -252,7 +252,7 @@ fn serving_goes_on_while_commits_are_made() {
 #[test]
 fn repositories_that_stock_git_has_repacked() {
     let (from, to) = (Node::new(), Node::new());
-    let long: String = (0..5000).map(|n| format!("{n} ")).collect();
+    let long = "long ".repeat(5000);
     let mut head = from.commit(1, &[], &[("a", &long), ("d/b", "b")]);
     pull(&to, &from);
     for round in 0..5 {

@@ -257,11 +257,11 @@ proptest! {
         let scratch = tempfile::tempdir().unwrap();
         let mut nodes = nodes(&scratch, 2);
         let mut next = [0, 1_000_000];
-        common.into_iter().for_each(|step| act(&mut nodes, &mut next, 0, step));
+        for step in common { act(&mut nodes, &mut next, 0, step); }
         exchange(&mut nodes, 0, 1);
         let base = nodes[0].model.clone();
-        left.into_iter().for_each(|step| act(&mut nodes, &mut next, 0, step));
-        right.into_iter().for_each(|step| act(&mut nodes, &mut next, 1, step));
+        for step in left { act(&mut nodes, &mut next, 0, step); }
+        for step in right { act(&mut nodes, &mut next, 1, step); }
         let sides: Vec<(_, MemoryTree)> =
             nodes.iter().map(|node| (node.view.heads.clone(), node.model.clone())).collect();
         exchange(&mut nodes, 1, 0);
@@ -272,4 +272,69 @@ proptest! {
         expected.apply(&merged).unwrap();
         prop_assert_eq!(&nodes[0].model, &expected);
     }
+}
+
+/// A commit made by stock plumbing, on some parents, with a good tree.
+fn forge(path: &Path, parents: &[String], time: i64, message: &str) {
+    let tree = git(path, &["rev-parse", "refs/heads/main^{tree}"]);
+    let who = format!("x <x@x> {time} +0000");
+    let parents = parents.iter().fold(String::new(), |text, parent| {
+        text + &format!(
+            "parent {parent}
+"
+        )
+    });
+    let text = format!("tree {tree}{parents}author {who}\ncommitter {who}\n\n{message}");
+    let file = path.join("forged");
+    fs::write(&file, text).unwrap();
+    let commit = git(
+        path,
+        &["hash-object", "-w", "-t", "commit", file.to_str().unwrap()],
+    );
+    git(
+        path,
+        &[
+            "update-ref",
+            &format!("refs/authors/{}", incarnation(7)),
+            commit.trim(),
+        ],
+    );
+}
+
+#[test]
+fn histories_that_break_the_rules_are_left_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut node = Node::create(&scratch.path().join("a"), 1);
+    node.put([placed(EntryId::ROOT, "good", entry(id(1), inline(b"")))]);
+    let path = node.repository.path().to_owned();
+    let head = node.view.commit.unwrap().to_string();
+    let now = node.now;
+    let author = format!(
+        "x\n\nIncarnation: {}\nJournal-Sequence: 1\nFormat: 1\n",
+        incarnation(7)
+    );
+    let newer = author.replace("Format: 1", "Format: 2");
+    for (parents, time, message) in [
+        (vec![], now, &author[..]),
+        (vec![head.clone()], now - 1, &author),
+        (vec![head.clone()], now + 301, &author),
+        (vec![head.clone()], now, "x\n\nFormat: 1\n"),
+        (vec![head.clone()], now, "from elsewhere\n"),
+        (vec![head.clone()], now, &newer),
+    ] {
+        forge(&path, &parents, time, message);
+        node.refresh();
+        assert_eq!(
+            node.view.commit.unwrap().to_string(),
+            head,
+            "{parents:?} {time} {message}"
+        );
+    }
+    forge(&path, &[head], now + 300, &author);
+    node.refresh();
+    let forged = git(
+        &path,
+        &["rev-parse", &format!("refs/authors/{}", incarnation(7))],
+    );
+    assert_eq!(node.view.commit.unwrap().to_string(), forged.trim());
 }

@@ -120,7 +120,7 @@ fn shape(directories: u32, files: u32) {
     }
     let again = timed("open", || Repository::open(&path).unwrap());
     timed("read all", || {
-        again.contents(node.view.tree, &mut |_, _| {}).unwrap()
+        again.contents(node.view.tree, &mut |_, _| {}).unwrap();
     });
 }
 
