@@ -73,6 +73,23 @@ impl SwarmConfig {
     }
 }
 
+/// What a connection does with bytes from outside before it decides anything.
+pub(crate) fn parse_messages(bytes: &[u8]) {
+    /// Any number that makes all kinds of bitfields possible.
+    const PIECES: u32 = 1000;
+    let mut buffer = BytesMut::from(bytes);
+    while let Ok(Some(message)) = wire::decode(&mut buffer, PIECES) {
+        match message {
+            wire::Message::Bitfield(bits) => drop(piece_set::PieceSet::from_wire(&bits, PIECES)),
+            wire::Message::Extended(_, payload) => {
+                let _ = wire::ExtendedHandshake::decode(&payload);
+                let _ = wire::MetadataMessage::decode(&payload);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The engine. Clones are the same engine.
 #[derive(Clone)]
 pub struct Swarm(Arc<Engine>);

@@ -32,8 +32,8 @@ pub(crate) struct FetchId(pub(crate) u64);
 pub(crate) enum Origin {
     /// It is wanted here.
     Local(Info),
-    /// A peer has asked for it.
-    Peer,
+    /// A peer has asked for it, and something of it is here.
+    Found(Loaded),
 }
 
 /// A content that is open on disk.

@@ -5,6 +5,7 @@ use super::super::limits::{ASSEMBLY_BYTES_MAX, DUPLICATE_AFTER, DUPLICATES_MAX};
 use super::peer::{Asked, Peer};
 use super::piece::{Active, Status};
 use super::{Effect, PeerKey, Scheduler};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -181,8 +182,9 @@ impl Scheduler {
         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         for key in keys {
             let room = self.peers.get(&key).map_or(0, Peer::room);
-            let chosen: Vec<Block> = self.late_blocks(key, now).take(room).collect();
-            for block in chosen {
+            // A set: several needs may name the same piece.
+            let late: BTreeSet<Block> = self.late_blocks(key, now).take(room).collect();
+            for block in late {
                 self.ask(key, block, now);
             }
         }
