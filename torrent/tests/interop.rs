@@ -4,7 +4,7 @@
 //!
 //! Without a tool the test says so and counts as skipped; in CI (`CI=true`) that is a failure.
 //! `DELUGEFS_MEGABYTES` (default 64) sets the size, `DELUGEFS_SCRATCH` the folder for it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 
 mod common;
 

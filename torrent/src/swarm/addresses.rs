@@ -115,7 +115,9 @@ impl Addresses {
             .filter(|(_, address)| address.state == State::Connected(key))
             .map(|(at, _)| *at)
             .collect();
-        at.into_iter().for_each(|at| self.failed(at, now));
+        for at in at {
+            self.failed(at, now);
+        }
     }
 
     /// Never try this address again.

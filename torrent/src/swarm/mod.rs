@@ -65,7 +65,7 @@ impl SwarmConfig {
         peer_id[8..].copy_from_slice(&random);
         Self {
             peer_id,
-            wait: Duration::from_secs(5 * 60),
+            wait: Duration::from_mins(5),
             idle: Duration::from_secs(30),
             up: None,
             down: None,

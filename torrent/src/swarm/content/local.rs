@@ -252,7 +252,9 @@ impl Content {
                 tracing::debug!(content = %self.info_hash, "complete");
                 self.end_fetches(&FetchEnd::Complete);
                 let all: Vec<PeerKey> = self.peers.keys().copied().collect();
-                all.into_iter().for_each(|key| self.part_if_both_full(key));
+                for key in all {
+                    self.part_if_both_full(key);
+                }
             }
             Err(error) => {
                 tracing::warn!(content = %self.info_hash, %error, "cannot complete");
@@ -270,7 +272,9 @@ impl Content {
         }
         self.repaired += 1;
         let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
-        peers.into_iter().for_each(|key| self.drop_peer(key));
+        for key in peers {
+            self.drop_peer(key);
+        }
         let content = self.loaded.content.clone();
         self.have = PieceSet::from_fn(self.layout.pieces(), |piece| content.has(piece));
         self.scheduler = Scheduler::new(self.layout, &self.have, self.engine.seed);

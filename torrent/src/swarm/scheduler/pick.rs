@@ -22,7 +22,7 @@ impl Scheduler {
     fn fill_where(&mut self, now: Instant, which: impl Fn(&Peer) -> bool) {
         let mut keys: Vec<(u64, PeerKey)> = (self.peers.iter())
             .filter(|(_, peer)| which(peer))
-            .map(|(key, peer)| (u64::MAX - peer.speed() as u64, *key))
+            .map(|(key, peer)| (u64::MAX - peer.speed(), *key))
             .collect();
         keys.sort_unstable();
         for (_, key) in keys {
@@ -75,10 +75,11 @@ impl Scheduler {
     pub(super) fn note_free(&mut self, piece: u32) {
         let open = self.status[piece as usize] == Status::Active
             && self.active.get(&piece).is_some_and(Active::has_free);
-        match open {
-            true => self.unfilled.insert(piece),
-            false => self.unfilled.remove(&piece),
-        };
+        if open {
+            self.unfilled.insert(piece);
+        } else {
+            self.unfilled.remove(&piece);
+        }
     }
 
     fn can_start(&self) -> bool {

@@ -326,7 +326,7 @@ fn the_memory_for_begun_pieces_is_bounded() {
     assert!(begun <= crate::swarm::limits::ASSEMBLY_BYTES_MAX, "{begun}");
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Join { key: u64, has: u64, lies: bool },
     Leave(u64),
@@ -369,10 +369,8 @@ impl World {
                 if self.asked.contains_key(&PeerKey(key)) {
                     return;
                 }
-                match lies {
-                    true => self.liars.insert(PeerKey(key)),
-                    false => self.liars.remove(&PeerKey(key)),
-                };
+                self.liars.remove(&PeerKey(key));
+                self.liars.extend(lies.then_some(PeerKey(key)));
                 self.join(key, |piece| has & (1 << piece) != 0);
             }
             Step::Leave(key) => self.leave(PeerKey(key)),

@@ -50,9 +50,9 @@ async fn closes(stream: &mut TcpStream) -> bool {
 
 fn frames(messages: &[Message]) -> BytesMut {
     let mut bytes = BytesMut::new();
-    messages
-        .iter()
-        .for_each(|message| encode(message, &mut bytes));
+    for message in messages {
+        encode(message, &mut bytes);
+    }
     bytes
 }
 
