@@ -4,7 +4,7 @@
 //!
 //! Without a tool the test says so and counts as skipped; in CI (`CI=true`) that is a failure.
 //! `DELUGEFS_MEGABYTES` (default 64) sets the size, `DELUGEFS_SCRATCH` the folder for it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 
 mod common;
 
@@ -111,7 +111,7 @@ async fn tracker(peer: SocketAddr) -> SocketAddr {
     address
 }
 
-/// A metainfo file as DelugeFS writes it: with a dictionary of its own beside `info`.
+/// A metainfo file as a volume has it: with a dictionary of its own beside `info`.
 fn torrent(folder: &Path, info: &Info, tracker: SocketAddr) -> PathBuf {
     let announce = format!("http://{tracker}/announce");
     let mut bytes = format!(
@@ -130,7 +130,7 @@ fn torrent(folder: &Path, info: &Info, tracker: SocketAddr) -> PathBuf {
 fn name(info: &Info) -> String {
     use sha1::Digest;
     let hash = sha1::Sha1::digest(info.pieces().as_flattened());
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    delugefs_core::ids::InfoHash::new(hash.into()).to_string()
 }
 
 async fn free_port() -> u16 {

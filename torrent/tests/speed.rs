@@ -1,6 +1,6 @@
 //! How fast bytes move between two engines over loopback. Prints figures; run by hand:
 //! `cargo test -p delugefs-torrent --test speed -- --ignored --nocapture`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 
 mod common;
 

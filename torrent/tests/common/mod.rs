@@ -32,6 +32,9 @@ pub struct Node {
 impl Node {
     /// Listens on a port of the system's choice.
     pub async fn start(ip: IpAddr) -> Self {
+        // Shown when a test fails.
+        let log = tracing_subscriber::fmt().with_test_writer();
+        let _ = log.with_max_level(tracing::Level::DEBUG).try_init();
         let folder = TempDir::new_in(scratch()).unwrap();
         let store = Arc::new(ContentStore::open(folder.path()).unwrap());
         let source = Arc::new(Source::default());

@@ -70,7 +70,7 @@ pub(crate) enum Event {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
     Request(PeerKey, Block),
     Cancel(PeerKey, Block),
@@ -114,9 +114,12 @@ impl Scheduler {
     /// `have`: what is on disk already. `seed` decides among equally rare pieces.
     pub(crate) fn new(layout: Layout, have: &PieceSet, seed: u32) -> Self {
         let pieces = layout.pieces();
-        let status = |piece| match have.contains(piece) {
-            true => Status::Have,
-            false => Status::Missing,
+        let status = |piece| {
+            if have.contains(piece) {
+                Status::Have
+            } else {
+                Status::Missing
+            }
         };
         Self {
             layout,
@@ -205,7 +208,7 @@ impl Scheduler {
             .filter(|(piece, active)| orphaned(piece, active))
             .map(|(piece, _)| *piece)
             .collect();
-        orphans.into_iter().for_each(|piece| self.reset(piece));
+        self.reset_each(orphans);
     }
 
     fn has(&mut self, key: PeerKey, pieces: PieceSet, now: Instant) {
@@ -231,12 +234,12 @@ impl Scheduler {
         if !peer.has.insert(piece) {
             return;
         }
-        match peer.has.is_full() {
-            false => self.rarity.shift(piece, 1),
+        if peer.has.is_full() {
             // Complete peers count for none: take back what was counted of it.
-            true => self
-                .rarity
-                .remove_peer(peer.has.iter().filter(|other| *other != piece)),
+            let counted = peer.has.iter().filter(|other| *other != piece);
+            self.rarity.remove_peer(counted);
+        } else {
+            self.rarity.shift(piece, 1);
         }
         if self.status[piece as usize] != Status::Have {
             peer.useful += 1;
@@ -359,7 +362,9 @@ impl Scheduler {
                 *key
             })
             .collect();
-        holders.into_iter().for_each(|key| self.show_interest(key));
+        for key in holders {
+            self.show_interest(key);
+        }
         self.meet_needs(piece);
         if self.missing == 0 {
             self.effects.push(Effect::Complete);
@@ -412,7 +417,13 @@ impl Scheduler {
             })
             .map(|(piece, _)| *piece)
             .collect();
-        shared.into_iter().for_each(|piece| self.reset(piece));
+        self.reset_each(shared);
+    }
+
+    fn reset_each(&mut self, pieces: Vec<u32>) {
+        for piece in pieces {
+            self.reset(piece);
+        }
     }
 
     /// The piece is missing again, whatever there was of it.
@@ -448,7 +459,9 @@ impl Scheduler {
 
     fn tick(&mut self, now: Instant) {
         self.release_stalled(now);
-        self.peers.values_mut().for_each(|peer| peer.tick(now));
+        for peer in self.peers.values_mut() {
+            peer.tick(now);
+        }
         self.fill_all(now);
         self.duplicate_slow(now);
         self.expire(now);
@@ -491,6 +504,6 @@ impl Scheduler {
                 self.note_free(block.piece);
             }
         }
-        reset.into_iter().for_each(|piece| self.reset(piece));
+        self.reset_each(reset);
     }
 }

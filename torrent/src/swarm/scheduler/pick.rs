@@ -5,6 +5,7 @@ use super::super::limits::{ASSEMBLY_BYTES_MAX, DUPLICATE_AFTER, DUPLICATES_MAX};
 use super::peer::{Asked, Peer};
 use super::piece::{Active, Status};
 use super::{Effect, PeerKey, Scheduler};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ impl Scheduler {
     fn fill_where(&mut self, now: Instant, which: impl Fn(&Peer) -> bool) {
         let mut keys: Vec<(u64, PeerKey)> = (self.peers.iter())
             .filter(|(_, peer)| which(peer))
-            .map(|(key, peer)| (u64::MAX - peer.speed() as u64, *key))
+            .map(|(key, peer)| (u64::MAX - peer.speed(), *key))
             .collect();
         keys.sort_unstable();
         for (_, key) in keys {
@@ -74,10 +75,11 @@ impl Scheduler {
     pub(super) fn note_free(&mut self, piece: u32) {
         let open = self.status[piece as usize] == Status::Active
             && self.active.get(&piece).is_some_and(Active::has_free);
-        match open {
-            true => self.unfilled.insert(piece),
-            false => self.unfilled.remove(&piece),
-        };
+        if open {
+            self.unfilled.insert(piece);
+        } else {
+            self.unfilled.remove(&piece);
+        }
     }
 
     fn can_start(&self) -> bool {
@@ -181,8 +183,9 @@ impl Scheduler {
         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         for key in keys {
             let room = self.peers.get(&key).map_or(0, Peer::room);
-            let chosen: Vec<Block> = self.late_blocks(key, now).take(room).collect();
-            for block in chosen {
+            // A set: several needs may name the same piece.
+            let late: BTreeSet<Block> = self.late_blocks(key, now).take(room).collect();
+            for block in late {
                 self.ask(key, block, now);
             }
         }
