@@ -80,7 +80,7 @@ pub enum PointError {
 }
 
 /// Checks a mount point, takes away dead mounts on it, and gives its absolute path.
-pub(super) fn prepare(point: &Path, root: &Path, allow_other: bool) -> Result<PathBuf, PointError> {
+pub fn prepare(point: &Path, root: &Path, allow_other: bool) -> Result<PathBuf, PointError> {
     check_device()?;
     if !rustix::process::geteuid().is_root() {
         check_user(allow_other)?;

@@ -26,7 +26,7 @@ pub use error::NodeError;
 
 use crate::cli::Options;
 use crate::control::ControlServer;
-use crate::fuse::{Mount, MountOptions};
+use crate::fuse::{Mount, MountOptions, Owners};
 use crate::sync_ext::lock;
 use control::Control;
 use delugefs_core::sync::{Config, Event, Origin, Sync};
@@ -68,9 +68,6 @@ pub fn run(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
 
 async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     let stop = Stop::install()?;
-    if let Some(mount) = &options.mount {
-        Mount::check(mount)?;
-    }
     let opened = tokio::select! {
         opened = start::open(options) => opened?,
         () = stop.told() => return Ok(()),
@@ -111,7 +108,11 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     tracing::info!("stopping");
     lock(&shared.invalidate).take();
     if let Some(mount) = mount {
-        mount.unmount().await;
+        match tokio::task::spawn_blocking(move || mount.unmount()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("{error}"),
+            Err(panic) => tracing::error!("unmounting broke: {panic}"),
+        }
     }
     finish(&shared).await;
     bell.end();
@@ -237,11 +238,13 @@ fn mount(shared: &Arc<Shared>) -> Result<Option<Mount>, NodeError> {
         return Ok(None);
     };
     let options = MountOptions {
-        path: path.clone(),
-        source: shared.layout.root().to_owned(),
+        point: path.clone(),
+        root: shared.layout.root().to_owned(),
         allow_other: shared.options.allow_other,
+        read_only: false,
+        owners: Owners::for_this_process(),
     };
-    let mount = Mount::start(shared.filesystem.clone(), &options, Handle::current())?;
+    let mount = Mount::start(shared.filesystem.clone(), options, Handle::current())?;
     let invalidator = mount.invalidator();
     *lock(&shared.invalidate) = Some(Box::new(move |invalidations| {
         invalidator.send(invalidations)

@@ -13,6 +13,7 @@ use crate::bytes::replica::Replica;
 use crate::cli::Options;
 use crate::filesystem::{self as fs, BaseView, Filesystem, FsError, Listed, Ports};
 use crate::link::{Credentials, Identity, Psk};
+use crate::fuse::{self, MountError};
 use crate::net::{Gate, Limits, Listener};
 use crate::root::{Layout, NodeFile, Renewal, RootError, RootLock, random};
 use delugefs_core::entry::Entry;
@@ -114,6 +115,10 @@ async fn take_root(
         made.map_err(NodeError::io(format!("cannot make {}", root.display())))?;
     }
     let lock = RootLock::acquire(root)?;
+    if let Some(mount) = &options.mount {
+        // before a volume is made: a command that fails for its mount point can simply be repeated
+        fuse::prepare(mount, root, options.allow_other).map_err(MountError::from)?;
+    }
     if let Some(file) = NodeFile::load(layout)? {
         let volume = &file.identity.volume;
         check_volume(options, root, volume)?;
