@@ -130,9 +130,7 @@ pub(super) fn new_node(mode: u32, device: u32) -> Option<NewNode> {
         ModeType::RegularFile => Some(NewNode::File),
         ModeType::Fifo => Some(NewNode::Fifo),
         ModeType::Socket => Some(NewNode::Socket),
-        ModeType::CharacterDevice => {
-            Some(NewNode::CharacterDevice(device_from_kernel(device)))
-        }
+        ModeType::CharacterDevice => Some(NewNode::CharacterDevice(device_from_kernel(device))),
         ModeType::BlockDevice => Some(NewNode::BlockDevice(device_from_kernel(device))),
         ModeType::Directory | ModeType::Symlink | ModeType::Unknown => None,
     }
@@ -228,7 +226,9 @@ fn system_time(time: Timestamp) -> SystemTime {
     } else {
         UNIX_EPOCH.checked_add(seconds)
     };
-    whole.and_then(|whole| whole.checked_add(part)).unwrap_or(UNIX_EPOCH)
+    whole
+        .and_then(|whole| whole.checked_add(part))
+        .unwrap_or(UNIX_EPOCH)
 }
 
 /// The kernel's 32-bit form of a device number: 12 bits of major between 8 and 12 bits of minor.

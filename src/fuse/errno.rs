@@ -40,7 +40,9 @@ fn disk(errno: Option<i32>) -> Errno {
         Errno::EFBIG,
         Errno::ENOMEM,
     ];
-    let same = passed.into_iter().find(|known| Some(i32::from(*known)) == errno);
+    let same = passed
+        .into_iter()
+        .find(|known| Some(i32::from(*known)) == errno);
     same.unwrap_or(Errno::EIO)
 }
 

@@ -114,7 +114,10 @@ impl Mount {
         let session = Session::new(skin, &point, &config).map_err(failed)?;
         let invalidator = Invalidator::start(session.notifier(), resizing).map_err(failed)?;
         let session = session.spawn().map_err(failed)?;
-        let device = mounted_on(&point).ok().flatten().map(|mounted| mounted.device);
+        let device = mounted_on(&point)
+            .ok()
+            .flatten()
+            .map(|mounted| mounted.device);
         if let Some(device) = &device {
             read_far_ahead(device);
         }
@@ -176,7 +179,8 @@ impl Mount {
     /// Whether the uppermost mount on the mount point is this one.
     fn is_mounted(&self) -> bool {
         let there = mounted_on(&self.point).ok().flatten();
-        !*self.ended.borrow() && there.is_some_and(|there| Some(&there.device) == self.device.as_ref())
+        !*self.ended.borrow()
+            && there.is_some_and(|there| Some(&there.device) == self.device.as_ref())
     }
 
     fn force(&self) -> io::Result<()> {
@@ -187,7 +191,10 @@ impl Mount {
 
     /// Ends what is on the way. Root has done so by force; who mounted as a user may do it here.
     fn abort(&self) {
-        let connection = self.device.as_ref().and_then(|device| device.split_once(':'));
+        let connection = self
+            .device
+            .as_ref()
+            .and_then(|device| device.split_once(':'));
         if let Some((_, minor)) = connection {
             // Not there when it has ended, or where the control filesystem is not mounted.
             let _ = std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");

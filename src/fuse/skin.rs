@@ -95,7 +95,12 @@ fn opened_flags(flags: i32) -> FopenFlags {
 }
 
 impl Skin {
-    fn answer_entry(&self, operation: &'static str, result: Result<Stat, FsError>, reply: ReplyEntry) {
+    fn answer_entry(
+        &self,
+        operation: &'static str,
+        result: Result<Stat, FsError>,
+        reply: ReplyEntry,
+    ) {
         match result {
             Ok(stat) => {
                 let attributes = attributes(&stat, self.owners);
@@ -169,7 +174,9 @@ impl Skin {
         mut add: impl FnMut(&crate::filesystem::DirectoryEntry) -> bool,
     ) -> Result<(), FsError> {
         loop {
-            let entries = self.filesystem.read_directory(handle, offset, LISTED_AT_ONCE)?;
+            let entries = self
+                .filesystem
+                .read_directory(handle, offset, LISTED_AT_ONCE)?;
             for entry in &entries {
                 if add(entry) {
                     return Ok(());
@@ -202,7 +209,14 @@ impl Skin {
         };
         let name = OsStr::from_bytes(&entry.name);
         let attributes = attributes(&stat, self.owners);
-        let full = reply.add(attributes.ino, entry.next, name, &BELIEVE, &attributes, GENERATION);
+        let full = reply.add(
+            attributes.ino,
+            entry.next,
+            name,
+            &BELIEVE,
+            &attributes,
+            GENERATION,
+        );
         if full && !is_dot {
             self.filesystem.forget(stat.inode, 1);
         }
@@ -329,7 +343,9 @@ impl fuser::Filesystem for Skin {
                 return reply.error(Errno::EPERM);
             };
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
-            let made = self.filesystem.make_node(parent, name, node, mode, caller(request));
+            let made = self
+                .filesystem
+                .make_node(parent, name, node, mode, caller(request));
             self.answer_entry("mknod", made, reply);
         });
     }
@@ -345,7 +361,9 @@ impl fuser::Filesystem for Skin {
     ) {
         guarded("mkdir", || {
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
-            let made = self.filesystem.make_directory(parent, name, mode, caller(request));
+            let made = self
+                .filesystem
+                .make_directory(parent, name, mode, caller(request));
             self.answer_entry("mkdir", made, reply);
         });
     }
@@ -359,7 +377,9 @@ impl fuser::Filesystem for Skin {
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded("rmdir", || {
-            let done = self.filesystem.remove_directory(inode(parent), name.as_bytes());
+            let done = self
+                .filesystem
+                .remove_directory(inode(parent), name.as_bytes());
             answer_empty("rmdir", done, reply);
         });
     }
@@ -375,7 +395,9 @@ impl fuser::Filesystem for Skin {
         guarded("symlink", || {
             let target = target.as_os_str().as_bytes();
             let (parent, name) = (inode(parent), name.as_bytes());
-            let made = self.filesystem.symlink(parent, name, target, caller(request));
+            let made = self
+                .filesystem
+                .symlink(parent, name, target, caller(request));
             self.answer_entry("symlink", made, reply);
         });
     }
@@ -400,16 +422,12 @@ impl fuser::Filesystem for Skin {
         });
     }
 
-    fn link(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        parent: INodeNo,
-        name: &OsStr,
-        reply: ReplyEntry,
-    ) {
+    fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         guarded("link", || {
-            match self.filesystem.link(inode(number), inode(parent), name.as_bytes()) {
+            match self
+                .filesystem
+                .link(inode(number), inode(parent), name.as_bytes())
+            {
                 // What link(2) says of filesystems without hard links.
                 Err(FsError::NotSupported) => reply.error(Errno::EPERM),
                 result => self.answer_entry("link", result, reply),
@@ -447,11 +465,20 @@ impl fuser::Filesystem for Skin {
         guarded("create", || {
             let wanted = open_flags(flags, is_privileged(request));
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
-            match self.filesystem.create(parent, name, mode, wanted, caller(request)) {
+            match self
+                .filesystem
+                .create(parent, name, mode, wanted, caller(request))
+            {
                 Ok((stat, opened)) => {
                     let attributes = attributes(&stat, self.owners);
                     let number = FileHandle(opened.handle.0);
-                    reply.created(&BELIEVE, &attributes, GENERATION, number, opened_flags(flags));
+                    reply.created(
+                        &BELIEVE,
+                        &attributes,
+                        GENERATION,
+                        number,
+                        opened_flags(flags),
+                    );
                 }
                 Err(error) => reply.error(refuse("create", &error)),
             }
@@ -594,7 +621,9 @@ impl fuser::Filesystem for Skin {
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let number = inode(number);
-        self.blocking("fsyncdir", reply, move |filesystem| filesystem.sync_directory(number));
+        self.blocking("fsyncdir", reply, move |filesystem| {
+            filesystem.sync_directory(number)
+        });
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -603,7 +632,16 @@ impl fuser::Filesystem for Skin {
             let blocks = |bytes: u64| bytes / u64::from(BLOCK_BYTES);
             let free = blocks(space.free);
             // Names are not limited by number: 0 of 0.
-            reply.statfs(blocks(space.total), free, free, 0, 0, BLOCK_BYTES, 255, BLOCK_BYTES);
+            reply.statfs(
+                blocks(space.total),
+                free,
+                free,
+                0,
+                0,
+                BLOCK_BYTES,
+                255,
+                BLOCK_BYTES,
+            );
         });
     }
 
@@ -626,7 +664,9 @@ impl fuser::Filesystem for Skin {
             } else {
                 XattrMode::Any
             };
-            let set = self.filesystem.set_xattr(inode(number), name.as_bytes(), value, mode);
+            let set = self
+                .filesystem
+                .set_xattr(inode(number), name.as_bytes(), value, mode);
             answer_empty("setxattr", set, reply);
         });
     }
@@ -644,7 +684,9 @@ impl fuser::Filesystem for Skin {
         guarded("listxattr", || {
             match self.filesystem.list_xattrs(inode(number)) {
                 Ok(names) => {
-                    let ended = names.into_iter().flat_map(|name| name.into_iter().chain([0]));
+                    let ended = names
+                        .into_iter()
+                        .flat_map(|name| name.into_iter().chain([0]));
                     answer_sized(&ended.collect::<Vec<u8>>(), size, reply);
                 }
                 Err(error) => reply.error(refuse("listxattr", &error)),
@@ -678,7 +720,9 @@ impl fuser::Filesystem for Skin {
             let Some(what) = allocation(mode) else {
                 return reply.error(Errno::EOPNOTSUPP);
             };
-            let done = self.filesystem.allocate(handle(number), what, offset, length);
+            let done = self
+                .filesystem
+                .allocate(handle(number), what, offset, length);
             answer_empty("fallocate", done, reply);
         });
     }
@@ -693,7 +737,8 @@ impl fuser::Filesystem for Skin {
         reply: ReplyLseek,
     ) {
         guarded("lseek", || {
-            let (Some(whence), Ok(offset)) = (convert::whence(whence), u64::try_from(offset)) else {
+            let (Some(whence), Ok(offset)) = (convert::whence(whence), u64::try_from(offset))
+            else {
                 return reply.error(Errno::ENXIO);
             };
             match self.filesystem.seek(handle(number), offset, whence) {

@@ -32,6 +32,7 @@ use control::Control;
 use delugefs_core::sync::{Config, Event, Origin, Sync};
 use delugefs_discovery::{Announcement, Discovery, Event as Seen};
 use inbox::Input;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shared::Shared;
 use start::Opened;
 use std::net::SocketAddr;
@@ -56,6 +57,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Runs a node until it is told to stop. `ready` is called once it is up and mounted.
 pub fn run(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
+    allow_many_files();
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -64,6 +66,22 @@ pub fn run(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     let outcome = runtime.block_on(live(options, ready));
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
+}
+
+/// Files that are being written or read and connections all take descriptors: as many as the system allows, which is
+/// usually far more than a process begins with.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(
+            "only {:?} files can be open at once: {error}",
+            limit.current
+        );
+    }
 }
 
 async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {

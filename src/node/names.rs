@@ -226,9 +226,17 @@ async fn pull_from(shared: &Arc<Shared>, address: SocketAddr) -> Result<(), Stri
 
 /// Someone has seen more of this node than it has itself: its root was restored from an older copy.
 pub(super) fn suspect(shared: &Arc<Shared>, peer: NodeId, evidence: Evidence) {
-    if let Evidence::Head(commit) = evidence
-        && shared.repository.is_known(commit).unwrap_or(false)
-    {
+    // the sync machine may know less than the disk
+    let is_ours = match evidence {
+        Evidence::Head(commit) => shared.repository.is_known(commit).unwrap_or(false),
+        Evidence::Holdings(seen) => {
+            let positions = shared.replica.positions();
+            positions
+                .get(&shared.incarnation())
+                .is_some_and(|position| *position >= seen)
+        }
+    };
+    if is_ours {
         return;
     }
     let by = label(shared, peer);

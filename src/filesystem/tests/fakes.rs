@@ -383,7 +383,8 @@ impl Node {
     }
 
     pub(super) fn open(&self, inode: Inode, flags: OpenFlags) -> Opened {
-        self.finish(self.filesystem.open(inode, flags).unwrap()).unwrap()
+        self.finish(self.filesystem.open(inode, flags).unwrap())
+            .unwrap()
     }
 
     /// Waits for an answer, hashing what that may wait for.
