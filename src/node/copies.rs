@@ -26,6 +26,10 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// A fetch without progress for so long gives its place to another.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
+/// A fetch that failed (a full disk, mostly) is tried again after this. Meanwhile it keeps its place, so that a
+/// disk in trouble is not asked more and more.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// Contents in one request to hold.
 const ASK_MAX: usize = 4096;
 
@@ -198,7 +202,11 @@ async fn fetch(shared: &Arc<Shared>, content: ContentRef) {
     tokio::select! {
         ended = fetch.done() => match ended {
             Ok(()) => tracing::debug!("holds a copy of {info_hash}"),
-            Err(error) => tracing::warn!("cannot keep a copy of {info_hash}: {error}"),
+            Err(error) => {
+                tracing::warn!("cannot keep a copy of {info_hash} yet: {error}");
+                tokio::time::sleep(RETRY_AFTER).await;
+                shared.replica.look_at([info_hash].into_iter());
+            }
         },
         () = stalled => shared.replica.look_at([info_hash].into_iter()),
         () = shared.stop.cancelled() => {}

@@ -28,10 +28,14 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
+
+/// A content that nobody reads or fetches keeps its file and connections for so long: a tree of small files is
+/// copied at some hundred contents a second, and descriptors are few.
+const CONTENT_IDLE: Duration = Duration::from_secs(2);
 
 /// A node that is open, and what its loops will need.
 pub(super) struct Opened {
@@ -329,6 +333,7 @@ impl Parts {
 
 fn swarm(parts: &Parts, gate: &Arc<Gate>) -> Result<Swarm, NodeError> {
     let mut config = SwarmConfig::new(random().map_err(NodeError::io("cannot get random bytes"))?);
+    config.idle = CONTENT_IDLE;
     config.wait = crate::sync_ext::lock(&parts.settings).wait;
     let holders = Holders {
         replica: Arc::clone(&parts.replica),
