@@ -20,10 +20,6 @@ mod settle;
 mod structure;
 
 #[cfg(test)]
-mod bounds_tests;
-#[cfg(test)]
-mod desk;
-#[cfg(test)]
 mod graph_tests;
 #[cfg(test)]
 mod property_tests;

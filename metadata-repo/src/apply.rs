@@ -92,8 +92,9 @@ impl Work<'_, '_, '_> {
         };
         let directory = Directory::open(self.session, parent)?;
         let name = name_in_tree(before);
-        match directory.find(self.session, &name, is_directory(before))? {
-            Some(item) if child(self.session, item)?.meta.entry.id == id => Ok(()),
+        let item = directory.find(self.session, &name, is_directory(before))?;
+        match item.map(|item| child(self.session, item)).transpose()? {
+            Some(child) if child.meta.entry.id == id => Ok(()),
             _ => Err(stale),
         }
     }
@@ -110,19 +111,22 @@ impl Work<'_, '_, '_> {
         let info = self.info(id, change)?;
         let blob = encode(&after.entry, &after.name, info.as_deref());
         let blob = self.session.put(ObjectKind::Blob, blob)?;
-        self.edit(after.parent).items.insert(name_in_tree(after), Some((false, blob)));
+        self.edit(after.parent)
+            .items
+            .insert(name_in_tree(after), Some((false, blob)));
         Ok(())
     }
 
     /// The `info` of a file in the swarm: as given, or as it was in the descriptor before.
     fn info(&mut self, id: EntryId, change: &Change) -> Result<Option<Vec<u8>>> {
-        let content = |placed: &Option<Placed>| match placed.as_ref().map(|placed| &placed.entry.kind) {
-            Some(Kind::File(file)) => match file.content {
-                Content::Swarm(content) => Some(content),
-                Content::Inline(_) => None,
-            },
-            _ => None,
-        };
+        let content =
+            |placed: &Option<Placed>| match placed.as_ref().map(|placed| &placed.entry.kind) {
+                Some(Kind::File(file)) => match file.content {
+                    Content::Swarm(content) => Some(content),
+                    Content::Inline(_) => None,
+                },
+                _ => None,
+            };
         let Some(wanted) = content(&change.after) else {
             return Ok(None);
         };
@@ -131,7 +135,9 @@ impl Work<'_, '_, '_> {
             info = self.info_before(change)?;
         }
         match info {
-            Some(info) if content_of_info(&info).is_ok_and(|content| content == wanted) => Ok(Some(info)),
+            Some(info) if content_of_info(&info).is_ok_and(|content| content == wanted) => {
+                Ok(Some(info))
+            }
             _ => Err(RepositoryError::NoInfo(id)),
         }
     }
@@ -183,7 +189,9 @@ impl Work<'_, '_, '_> {
         };
         let directory = Directory::open(self.session, parent)?;
         match directory.find(self.session, &escape(name, Shape::Directory), true)? {
-            Some(item) if Directory::open(self.session, item.id)?.meta.entry.id == id => Ok(Some(item.id)),
+            Some(item) if Directory::open(self.session, item.id)?.meta.entry.id == id => {
+                Ok(Some(item.id))
+            }
             _ => Err(stale),
         }
     }
@@ -200,7 +208,9 @@ impl Work<'_, '_, '_> {
                 return Err(RepositoryError::Stale(id));
             };
             let inside = Directory::open(self.session, tree)?.items(self.session)?;
-            let emptied = inside.iter().all(|item| edit.items.contains_key(&item.name));
+            let emptied = inside
+                .iter()
+                .all(|item| edit.items.contains_key(&item.name));
             if !emptied || edit.items.values().any(Option::is_some) {
                 return Err(RepositoryError::Unreachable(id));
             }
@@ -211,7 +221,11 @@ impl Work<'_, '_, '_> {
     /// A directory's place in the tree that results.
     fn new_place(&self, id: EntryId) -> Result<(EntryId, Name)> {
         let place = match self.request.changes.get(id) {
-            Some(change) => change.after.as_ref().filter(|after| is_directory(after)).map(place),
+            Some(change) => change
+                .after
+                .as_ref()
+                .filter(|after| is_directory(after))
+                .map(place),
             None => (self.request.resolve)(id),
         };
         place.ok_or(RepositoryError::Unreachable(id))
@@ -240,8 +254,11 @@ impl Work<'_, '_, '_> {
         for (parent, _) in places.values() {
             *waits_for.entry(*parent).or_default() += 1;
         }
-        let mut ready: Vec<EntryId> =
-            places.keys().filter(|id| !waits_for.contains_key(id)).copied().collect();
+        let mut ready: Vec<EntryId> = places
+            .keys()
+            .filter(|id| !waits_for.contains_key(id))
+            .copied()
+            .collect();
         let mut written = 0;
         while let Some(id) = ready.pop() {
             let Some((parent, name)) = places.get(&id) else {
@@ -266,7 +283,11 @@ impl Work<'_, '_, '_> {
 
     fn write_one(&mut self, id: EntryId) -> Result<ObjectId> {
         let edit = self.edits.remove(&id).unwrap_or_default();
-        let created = self.request.changes.get(id).is_some_and(|change| change.before.is_none());
+        let created = self
+            .request
+            .changes
+            .get(id)
+            .is_some_and(|change| change.before.is_none());
         match if created { None } else { self.old_tree(id)? } {
             None if !created => Err(RepositoryError::Stale(id)),
             old => rewrite(self.session, old, &edit),

@@ -60,7 +60,11 @@ pub(crate) fn chain_time(now: i64, newest: Option<i64>) -> i64 {
 
 /// The bytes of an authored commit.
 pub(crate) fn authored(commit: Authored<'_>) -> Result<Vec<u8>> {
-    let Authored { incarnation, sequence, .. } = commit;
+    let Authored {
+        incarnation,
+        sequence,
+        ..
+    } = commit;
     let email = format!("{incarnation}@{DOMAIN}");
     let name = git_name(commit.label);
     let message = format!(
@@ -73,7 +77,12 @@ pub(crate) fn authored(commit: Authored<'_>) -> Result<Vec<u8>> {
 }
 
 /// The bytes of a commit that is nobody's: the same on every node.
-pub(crate) fn nobodys(tree: ObjectId, parents: Vec<ObjectId>, time: i64, subject: &str) -> Result<Vec<u8>> {
+pub(crate) fn nobodys(
+    tree: ObjectId,
+    parents: Vec<ObjectId>,
+    time: i64,
+    subject: &str,
+) -> Result<Vec<u8>> {
     let by = || signature("DelugeFS", &format!("merge@{DOMAIN}"), time);
     let message = format!("{subject}\n\nFormat: {FORMAT}\n");
     write(tree, parents, [by(), by()], &message)
@@ -110,15 +119,24 @@ fn signature(name: &str, email: &str, seconds: i64) -> gix::actor::Signature {
 /// A label without what Git does not allow in names.
 fn git_name(label: &str) -> String {
     let allowed = |c: &char| !c.is_control() && !matches!(c, '<' | '>');
-    let name: String = label.chars().filter(allowed).take(LABEL_BYTES_MAX).collect();
+    let name: String = label
+        .chars()
+        .filter(allowed)
+        .take(LABEL_BYTES_MAX)
+        .collect();
     let trimmed = name.trim_matches(|c: char| c.is_ascii_whitespace() || ".,:;\"\\'".contains(c));
-    if trimmed.is_empty() { "unnamed".to_owned() } else { trimmed.to_owned() }
+    if trimmed.is_empty() {
+        "unnamed".to_owned()
+    } else {
+        trimmed.to_owned()
+    }
 }
 
 /// Reads a commit of this program.
 pub(crate) fn parse(id: ObjectId, data: &[u8]) -> Result<CommitFacts> {
     let bad = |problem: &str| malformed(id, problem);
-    let commit = CommitRef::from_bytes(data, gix::hash::Kind::Sha1).map_err(|error| bad(&error.to_string()))?;
+    let commit = CommitRef::from_bytes(data, gix::hash::Kind::Sha1)
+        .map_err(|error| bad(&error.to_string()))?;
     if commit.parents.len() > PARENTS_MAX {
         return Err(bad("too many parents"));
     }
@@ -139,7 +157,10 @@ fn check_format(id: ObjectId, message: &str) -> Result<()> {
         Some(FORMAT) => Ok(()),
         Some(found) if found > FORMAT => Err(RepositoryError::Codec {
             object: id.to_string(),
-            source: crate::codec::CodecError::Newer { found, known: FORMAT },
+            source: crate::codec::CodecError::Newer {
+                found,
+                known: FORMAT,
+            },
         }),
         _ => Err(malformed(id, "not a commit of this program")),
     }
@@ -148,7 +169,8 @@ fn check_format(id: ObjectId, message: &str) -> Result<()> {
 /// A trailer's value: from the last paragraph, so that no subject can pretend to be one.
 fn trailer<'m>(message: &'m str, key: &str) -> Option<&'m str> {
     let last = message.trim_end().rsplit("\n\n").next()?;
-    last.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+    last.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
 }
 
 #[cfg(test)]
@@ -178,7 +200,8 @@ mod tests {
             "tree {}\nparent {}\nauthor host x:disk1 <{hex}@delugefs.invalid> 2000 +0000\n\
              committer host x:disk1 <{hex}@delugefs.invalid> 1000 +0000\n\n\
              2 changes\n\nIncarnation: {hex}\nJournal-Sequence: 7\nFormat: 1\n",
-            id(1), id(2)
+            id(1),
+            id(2)
         );
         assert_eq!(String::from_utf8_lossy(&data), expected);
         let facts = parse(id(9), &data).unwrap();
@@ -193,7 +216,12 @@ mod tests {
             }
         );
         let newer = expected.replace("Format: 1", "Format: 2");
-        assert!(parse(id(9), newer.as_bytes()).unwrap_err().to_string().contains("newer"));
+        assert!(
+            parse(id(9), newer.as_bytes())
+                .unwrap_err()
+                .to_string()
+                .contains("newer")
+        );
     }
 
     #[test]

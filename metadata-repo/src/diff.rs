@@ -53,7 +53,11 @@ pub(crate) struct Sides {
 /// The root as an entry; its place has no meaning.
 pub(crate) fn placed_root(entry: Entry) -> Result<Placed> {
     let name = Name::parse(b"root").map_err(|error| malformed("the root", error.to_string()))?;
-    Ok(Placed { parent: EntryId::ROOT, name, entry })
+    Ok(Placed {
+        parent: EntryId::ROOT,
+        name,
+        entry,
+    })
 }
 
 /// Walks two trees.
@@ -159,12 +163,32 @@ impl Walk<'_, '_> {
     fn add(&mut self, side: usize, parent: EntryId, child: Child) -> Result<()> {
         let Child { item, name, meta } = child;
         let entry = meta.entry.clone();
-        self.insert(side, Placed { parent, name, entry }, item.id, item.is_tree)
+        self.insert(
+            side,
+            Placed {
+                parent,
+                name,
+                entry,
+            },
+            item.id,
+            item.is_tree,
+        )
     }
 
-    fn insert(&mut self, side: usize, placed: Placed, object: ObjectId, is_tree: bool) -> Result<()> {
+    fn insert(
+        &mut self,
+        side: usize,
+        placed: Placed,
+        object: ObjectId,
+        is_tree: bool,
+    ) -> Result<()> {
         let id = placed.entry.id;
-        let found = Found { placed, object, is_tree, expanded: false };
+        let found = Found {
+            placed,
+            object,
+            is_tree,
+            expanded: false,
+        };
         if self.sides[side].found.insert(id, found).is_some() {
             return Err(malformed(object, format!("the entry {id} is there twice")));
         }
@@ -180,7 +204,12 @@ impl Walk<'_, '_> {
 impl Sides {
     /// The ids on either side.
     fn ids(&self) -> BTreeSet<EntryId> {
-        self.from.found.keys().chain(self.to.found.keys()).copied().collect()
+        self.from
+            .found
+            .keys()
+            .chain(self.to.found.keys())
+            .copied()
+            .collect()
     }
 
     /// Entries that differ.
@@ -202,11 +231,19 @@ impl Sides {
             if !to.is_tree {
                 let blob = changes.get(*id).and_then(|_| BlobId::from_slice(object));
                 blobs.extend(blob.map(|blob| (*id, blob)));
-            } else if self.from.found.get(id).is_none_or(|from| from.object != to.object) {
+            } else if self
+                .from
+                .found
+                .get(id)
+                .is_none_or(|from| from.object != to.object)
+            {
                 directories.extend(TreeId::from_slice(object).map(|tree| (*id, tree)));
             }
         }
-        ViewDiff { changes, blobs, directories }
+        ViewDiff {
+            changes,
+            blobs,
+            directories,
+        }
     }
 }
-

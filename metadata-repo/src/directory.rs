@@ -8,7 +8,8 @@
 use crate::codec::{self, settings};
 use crate::error::{RepositoryError, Result, malformed};
 use crate::escape::{
-    BUCKET_PREFIX, DIRECTORY_BLOB, Shape, Unescaped, VOLUME_BLOB, escape, unescape_blob, unescape_directory,
+    BUCKET_PREFIX, DIRECTORY_BLOB, Shape, Unescaped, VOLUME_BLOB, escape, unescape_blob,
+    unescape_directory,
 };
 use crate::node::{Item, Node};
 use crate::session::{Meta, Session};
@@ -44,7 +45,10 @@ pub(crate) struct Child {
 impl Directory {
     pub(crate) fn open(session: &Session<'_>, tree: ObjectId) -> Result<Self> {
         let top = session.node(tree)?;
-        let own = top.find(DIRECTORY_BLOB, false).ok_or_else(|| malformed(tree, "no %dir"))?.id;
+        let own = top
+            .find(DIRECTORY_BLOB, false)
+            .ok_or_else(|| malformed(tree, "no %dir"))?
+            .id;
         let meta = session.meta(own)?;
         if meta.entry.kind != Kind::Directory || !meta.fan_out.is_multiple_of(BITS_PER_LEVEL) {
             return Err(malformed(own, "%dir describes no directory"));
@@ -64,7 +68,12 @@ impl Directory {
     }
 
     /// The item of that name in the tree.
-    pub(crate) fn find(&self, session: &Session<'_>, name: &[u8], is_tree: bool) -> Result<Option<Item>> {
+    pub(crate) fn find(
+        &self,
+        session: &Session<'_>,
+        name: &[u8],
+        is_tree: bool,
+    ) -> Result<Option<Item>> {
         let spread = spread(name);
         let mut node = Arc::clone(&self.top);
         for level in 0..self.levels() {
@@ -82,7 +91,11 @@ impl Directory {
     }
 
     /// Names that one directory has and the other has not, or with another id: (here, there).
-    pub(crate) fn differences(&self, session: &Session<'_>, other: &Self) -> Result<(Vec<Item>, Vec<Item>)> {
+    pub(crate) fn differences(
+        &self,
+        session: &Session<'_>,
+        other: &Self,
+    ) -> Result<(Vec<Item>, Vec<Item>)> {
         let mut here = Vec::new();
         let mut there = Vec::new();
         if self.levels() == other.levels() {
@@ -125,11 +138,20 @@ impl Directory {
 pub(crate) fn child(session: &Session<'_>, item: Item) -> Result<Child> {
     let (shape, unescaped, meta) = if item.is_tree {
         let name = unescape_directory(&item.name);
-        (Shape::Directory, name, Directory::open(session, item.id)?.meta)
+        (
+            Shape::Directory,
+            name,
+            Directory::open(session, item.id)?.meta,
+        )
     } else {
         match unescape_blob(&item.name) {
             Some((shape, name)) => (shape, Some(name), session.meta(item.id)?),
-            None => return Err(malformed(item.id, "a name that this program does not write")),
+            None => {
+                return Err(malformed(
+                    item.id,
+                    "a name that this program does not write",
+                ));
+            }
         }
     };
     let name = match (unescaped, &meta.name) {
@@ -138,7 +160,10 @@ pub(crate) fn child(session: &Session<'_>, item: Item) -> Result<Child> {
         _ => return Err(malformed(item.id, "a name that does not fit its entry")),
     };
     if Shape::of(&meta.entry.kind) != shape {
-        return Err(malformed(item.id, "an entry of another kind than its name says"));
+        return Err(malformed(
+            item.id,
+            "an entry of another kind than its name says",
+        ));
     }
     Ok(Child { item, name, meta })
 }
@@ -151,7 +176,11 @@ fn spread(name: &[u8]) -> u16 {
 
 fn bucket(spread: u16, level: u8) -> [u8; 3] {
     let digit = (spread >> (12 - BITS_PER_LEVEL * level)) & 0xf;
-    [BUCKET_PREFIX[0], BUCKET_PREFIX[1], b"0123456789abcdef"[usize::from(digit)]]
+    [
+        BUCKET_PREFIX[0],
+        BUCKET_PREFIX[1],
+        b"0123456789abcdef"[usize::from(digit)],
+    ]
 }
 
 fn is_bucket(item: &Item) -> bool {
@@ -171,7 +200,12 @@ fn collect(session: &Session<'_>, node: &Node, levels: u8, items: &mut Vec<Item>
         match (levels, is_bucket(item)) {
             (0, false) => items.push(item.clone()),
             (1.., true) => collect(session, &*session.node(item.id)?, levels - 1, items)?,
-            _ => return Err(malformed(item.id, "a name on the wrong level of its directory")),
+            _ => {
+                return Err(malformed(
+                    item.id,
+                    "a name on the wrong level of its directory",
+                ));
+            }
         }
     }
     Ok(())
@@ -179,9 +213,26 @@ fn collect(session: &Session<'_>, node: &Node, levels: u8, items: &mut Vec<Item>
 
 type Both<'v> = (&'v mut Vec<Item>, &'v mut Vec<Item>);
 
-fn differ(session: &Session<'_>, nodes: (&Node, &Node), levels: u8, found: &mut Both<'_>) -> Result<()> {
-    let mut here: Vec<Item> = nodes.0.items().iter().filter(|item| !is_own(item)).cloned().collect();
-    let mut there: Vec<Item> = nodes.1.items().iter().filter(|item| !is_own(item)).cloned().collect();
+fn differ(
+    session: &Session<'_>,
+    nodes: (&Node, &Node),
+    levels: u8,
+    found: &mut Both<'_>,
+) -> Result<()> {
+    let mut here: Vec<Item> = nodes
+        .0
+        .items()
+        .iter()
+        .filter(|item| !is_own(item))
+        .cloned()
+        .collect();
+    let mut there: Vec<Item> = nodes
+        .1
+        .items()
+        .iter()
+        .filter(|item| !is_own(item))
+        .cloned()
+        .collect();
     cancel_equal(&mut here, &mut there);
     if levels == 0 {
         found.0.append(&mut here);
@@ -192,13 +243,17 @@ fn differ(session: &Session<'_>, nodes: (&Node, &Node), levels: u8, found: &mut 
     for (side, items) in [here, there].into_iter().enumerate() {
         for item in items {
             if !is_bucket(&item) {
-                return Err(malformed(item.id, "a name on the wrong level of its directory"));
+                return Err(malformed(
+                    item.id,
+                    "a name on the wrong level of its directory",
+                ));
             }
             pairs.entry(item.name).or_default()[side] = Some(item.id);
         }
     }
     for sides in pairs.into_values() {
-        let [here, there] = sides.map(|id| id.map_or_else(|| Ok(Arc::default()), |id| session.node(id)));
+        let [here, there] =
+            sides.map(|id| id.map_or_else(|| Ok(Arc::default()), |id| session.node(id)));
         differ(session, (&*here?, &*there?), levels - 1, found)?;
     }
     Ok(())
@@ -225,15 +280,28 @@ pub(crate) struct Edit {
 }
 
 /// Writes a directory's tree anew, from the tree it had (none for a new directory).
-pub(crate) fn rewrite(session: &Session<'_>, old: Option<ObjectId>, edit: &Edit) -> Result<ObjectId> {
+pub(crate) fn rewrite(
+    session: &Session<'_>,
+    old: Option<ObjectId>,
+    edit: &Edit,
+) -> Result<ObjectId> {
     let old = old.map(|tree| Directory::open(session, tree)).transpose()?;
     let mut levels = match &old {
         Some(directory) => directory.levels(),
         None => levels_for(edit.items.len()),
     };
-    let top = old.as_ref().map_or_else(Default::default, |directory| Arc::clone(&directory.top));
-    let operations: Vec<Operation<'_>> = edit.items.iter().map(|(n, to)| Operation::new(n, *to)).collect();
-    let mut writer = Writer { session, overfull: false };
+    let top = old
+        .as_ref()
+        .map_or_else(Default::default, |directory| Arc::clone(&directory.top));
+    let operations: Vec<Operation<'_>> = edit
+        .items
+        .iter()
+        .map(|(n, to)| Operation::new(n, *to))
+        .collect();
+    let mut writer = Writer {
+        session,
+        overfull: false,
+    };
     let mut items = writer.update(&top, levels, 0, &operations)?;
     if writer.overfull {
         let mut all = match &old {
@@ -241,10 +309,16 @@ pub(crate) fn rewrite(session: &Session<'_>, old: Option<ObjectId>, edit: &Edit)
             None => Vec::new(),
         };
         all.retain(|item| !edit.items.contains_key(&item.name));
-        let kept = all.iter().map(|item| Operation::new(&item.name, Some((item.is_tree, item.id))));
+        let kept = all
+            .iter()
+            .map(|item| Operation::new(&item.name, Some((item.is_tree, item.id))));
         let everything: Vec<Operation<'_>> = operations.into_iter().chain(kept).collect();
         levels = levels_for(everything.len()).max(levels + 1).min(LEVELS_MAX);
-        items = Writer { session, overfull: false }.update(&Node::default(), levels, 0, &everything)?;
+        items = Writer {
+            session,
+            overfull: false,
+        }
+        .update(&Node::default(), levels, 0, &everything)?;
     }
     items.extend(own_items(session, old.as_ref(), edit, levels)?);
     session.put_node(Node::new(items))
@@ -253,11 +327,22 @@ pub(crate) fn rewrite(session: &Session<'_>, old: Option<ObjectId>, edit: &Edit)
 const LEVELS_MAX: u8 = codec::FAN_OUT_BITS_MAX / BITS_PER_LEVEL;
 
 fn levels_for(names: usize) -> u8 {
-    (0..LEVELS_MAX).find(|levels| names <= LEAF_ITEMS_MAX << (BITS_PER_LEVEL * levels)).unwrap_or(LEVELS_MAX)
+    (0..LEVELS_MAX)
+        .find(|levels| names <= LEAF_ITEMS_MAX << (BITS_PER_LEVEL * levels))
+        .unwrap_or(LEVELS_MAX)
 }
 
-fn own_items(session: &Session<'_>, old: Option<&Directory>, edit: &Edit, levels: u8) -> Result<Vec<Item>> {
-    let blob = |name: &[u8], id| Item { name: name.to_vec(), is_tree: false, id };
+fn own_items(
+    session: &Session<'_>,
+    old: Option<&Directory>,
+    edit: &Edit,
+    levels: u8,
+) -> Result<Vec<Item>> {
+    let blob = |name: &[u8], id| Item {
+        name: name.to_vec(),
+        is_tree: false,
+        id,
+    };
     let own = match (&edit.own, old) {
         (None, Some(old)) if old.levels() == levels => old.own,
         (None, Some(old)) => put_own(session, &old.meta.entry, old.meta.name.as_ref(), levels)?,
@@ -273,7 +358,12 @@ fn own_items(session: &Session<'_>, old: Option<&Directory>, edit: &Edit, levels
     Ok(items)
 }
 
-fn put_own(session: &Session<'_>, entry: &Entry, name: Option<&Name>, levels: u8) -> Result<ObjectId> {
+fn put_own(
+    session: &Session<'_>,
+    entry: &Entry,
+    name: Option<&Name>,
+    levels: u8,
+) -> Result<ObjectId> {
     let blob = codec::encode_directory(entry, name, levels * BITS_PER_LEVEL);
     session.put(ObjectKind::Blob, blob)
 }
@@ -287,7 +377,11 @@ struct Operation<'n> {
 
 impl<'n> Operation<'n> {
     fn new(name: &'n [u8], to: Option<(bool, ObjectId)>) -> Self {
-        Self { spread: spread(name), name, to }
+        Self {
+            spread: spread(name),
+            name,
+            to,
+        }
     }
 }
 
@@ -299,9 +393,16 @@ struct Writer<'s, 'r> {
 
 impl Writer<'_, '_> {
     /// The items of a node after some operations; `levels` are left below it.
-    fn update(&mut self, node: &Node, levels: u8, level: u8, operations: &[Operation<'_>]) -> Result<Vec<Item>> {
+    fn update(
+        &mut self,
+        node: &Node,
+        levels: u8,
+        level: u8,
+        operations: &[Operation<'_>],
+    ) -> Result<Vec<Item>> {
         let present = node.items().iter().filter(|item| !is_own(item));
-        let mut items: BTreeMap<&[u8], Item> = present.map(|item| (&item.name[..], item.clone())).collect();
+        let mut items: BTreeMap<&[u8], Item> =
+            present.map(|item| (&item.name[..], item.clone())).collect();
         if levels == 0 {
             for operation in operations {
                 items.remove(operation.name);
@@ -315,7 +416,10 @@ impl Writer<'_, '_> {
         }
         let mut buckets: BTreeMap<[u8; 3], Vec<Operation<'_>>> = BTreeMap::new();
         for operation in operations {
-            buckets.entry(bucket(operation.spread, level)).or_default().push(*operation);
+            buckets
+                .entry(bucket(operation.spread, level))
+                .or_default()
+                .push(*operation);
         }
         let mut changed = Vec::new();
         for (name, operations) in buckets {
@@ -326,7 +430,11 @@ impl Writer<'_, '_> {
             let below = self.update(&below, levels - 1, level + 1, &operations)?;
             if !below.is_empty() {
                 let id = self.session.put_node(Node::new(below))?;
-                changed.push(Item { name: name.to_vec(), is_tree: true, id });
+                changed.push(Item {
+                    name: name.to_vec(),
+                    is_tree: true,
+                    id,
+                });
             }
         }
         Ok(items.into_values().chain(changed).collect())

@@ -7,7 +7,10 @@ use gix::ObjectId;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// Of some commits, those that no other of them descends from.
-pub(crate) fn maximal(session: &Session<'_>, tips: &BTreeSet<ObjectId>) -> Result<BTreeSet<ObjectId>> {
+pub(crate) fn maximal(
+    session: &Session<'_>,
+    tips: &BTreeSet<ObjectId>,
+) -> Result<BTreeSet<ObjectId>> {
     let mut left = tips.clone();
     if left.len() < 2 {
         return Ok(left);
@@ -76,8 +79,17 @@ const BOTH: u8 = LEFT | RIGHT;
 const BELOW: u8 = 4;
 
 /// The maximal commits that are ancestors of `right` and of any of `left` (or are these themselves).
-pub(crate) fn common(session: &Session<'_>, left: &[ObjectId], right: ObjectId) -> Result<BTreeSet<ObjectId>> {
-    let mut painter = Painter { session, flags: BTreeMap::new(), queue: BinaryHeap::new(), open: BTreeSet::new() };
+pub(crate) fn common(
+    session: &Session<'_>,
+    left: &[ObjectId],
+    right: ObjectId,
+) -> Result<BTreeSet<ObjectId>> {
+    let mut painter = Painter {
+        session,
+        flags: BTreeMap::new(),
+        queue: BinaryHeap::new(),
+        open: BTreeSet::new(),
+    };
     for id in left {
         painter.paint(*id, LEFT)?;
     }
@@ -119,7 +131,11 @@ impl Painter<'_, '_> {
             };
             self.open.remove(&id);
             let flags = self.flags.get(&id).copied().unwrap_or_default();
-            let pass = if flags & BOTH == BOTH { BOTH | BELOW } else { flags };
+            let pass = if flags & BOTH == BOTH {
+                BOTH | BELOW
+            } else {
+                flags
+            };
             for parent in self.session.commit(id)?.parents.clone() {
                 self.paint(parent, pass)?;
             }

@@ -1,5 +1,25 @@
-//! The volume's names: entries as bytes, trees, commits, views; the only crate that knows Git.
+//! The volume's names: a Git repository whose trees are the volume's directories; the only crate that knows
+//! Git.
+//!
+//! Owns everything below `metadata.git/`. Invariant: what a reference names is whole, on disk and readable by
+//! stock git. A crash may lose commits that were not asked to be durable, never parts of them.
 
+mod apply;
 mod bencode;
+mod cache;
 pub mod codec;
+mod commit;
+mod diff;
+mod directory;
+mod error;
 pub mod escape;
+mod history;
+mod node;
+mod repository;
+mod session;
+mod view;
+
+pub use bencode::BencodeError;
+pub use diff::ViewDiff;
+pub use error::{RepositoryError, Result};
+pub use repository::{Authored, Authoring, Listed, Repository, View};

@@ -43,21 +43,34 @@ impl Node {
             if !sorted {
                 return Err(malformed(id, "names not sorted or not unique"));
             }
-            items.push(Item { name, is_tree, id: entry.oid.to_owned() });
+            items.push(Item {
+                name,
+                is_tree,
+                id: entry.oid.to_owned(),
+            });
         }
         Ok(Self { items })
     }
 
     pub(crate) fn write(&self) -> Result<Vec<u8>> {
-        let kind = |is_tree| if is_tree { EntryKind::Tree } else { EntryKind::Blob };
+        let kind = |is_tree| {
+            if is_tree {
+                EntryKind::Tree
+            } else {
+                EntryKind::Blob
+            }
+        };
         let entry = |item: &Item| gix::objs::tree::Entry {
             mode: kind(item.is_tree).into(),
             filename: item.name.clone().into(),
             oid: item.id,
         };
-        let tree = gix::objs::Tree { entries: self.items.iter().map(entry).collect() };
+        let tree = gix::objs::Tree {
+            entries: self.items.iter().map(entry).collect(),
+        };
         let mut data = Vec::new();
-        tree.write_to(&mut data).map_err(crate::error::git("write a tree"))?;
+        tree.write_to(&mut data)
+            .map_err(crate::error::git("write a tree"))?;
         Ok(data)
     }
 

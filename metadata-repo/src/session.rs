@@ -87,9 +87,17 @@ impl<'r> Session<'r> {
     /// The object's bytes, if it is of that kind.
     pub(crate) fn object(&self, id: ObjectId, kind: ObjectKind) -> Result<Vec<u8>> {
         if let Some((found, data)) = self.batch.borrow().get(&id) {
-            return if *found == kind { Ok(data.clone()) } else { Err(malformed(id, "of another kind")) };
+            return if *found == kind {
+                Ok(data.clone())
+            } else {
+                Err(malformed(id, "of another kind"))
+            };
         }
-        match self.git.try_find_object(id).map_err(git("read an object"))? {
+        match self
+            .git
+            .try_find_object(id)
+            .map_err(git("read an object"))?
+        {
             None => Err(RepositoryError::Missing(id.to_string())),
             Some(object) if object.kind == kind => Ok(object.detach().data),
             Some(_) => Err(malformed(id, "of another kind")),
@@ -112,7 +120,9 @@ impl<'r> Session<'r> {
             source,
         })?;
         match &decoded.entry.kind {
-            Kind::File(file) if matches!(file.content, Content::Swarm(_)) && decoded.info.is_none() => {
+            Kind::File(file)
+                if matches!(file.content, Content::Swarm(_)) && decoded.info.is_none() =>
+            {
                 Err(malformed(id, "a descriptor without info"))
             }
             _ => Ok(decoded),
@@ -123,8 +133,17 @@ impl<'r> Session<'r> {
         if let Some(meta) = lock(&self.decoders.metas).get(&id, |_| 1) {
             return Ok(meta);
         }
-        let Decoded { entry, name, fan_out, .. } = self.decoded(id)?;
-        let meta = Arc::new(Meta { entry, name, fan_out });
+        let Decoded {
+            entry,
+            name,
+            fan_out,
+            ..
+        } = self.decoded(id)?;
+        let meta = Arc::new(Meta {
+            entry,
+            name,
+            fan_out,
+        });
         lock(&self.decoders.metas).insert(id, Arc::clone(&meta), 1);
         Ok(meta)
     }
@@ -139,7 +158,8 @@ impl<'r> Session<'r> {
     }
 
     pub(crate) fn put(&self, kind: ObjectKind, data: Vec<u8>) -> Result<ObjectId> {
-        let id = gix::objs::compute_hash(gix::hash::Kind::Sha1, kind, &data).map_err(git("hash an object"))?;
+        let id = gix::objs::compute_hash(gix::hash::Kind::Sha1, kind, &data)
+            .map_err(git("hash an object"))?;
         self.batch.borrow_mut().entry(id).or_insert((kind, data));
         Ok(id)
     }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::merge;
-use super::testing::{Author, Reticent, Work, all_bytes, bytes, edits, moves, works};
+use super::testing::{Author, Work, all_bytes, bytes, edits, works};
 use crate::memory_tree::MemoryTree;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,9 +84,8 @@ impl Graph {
         let bases = self.maximal(&common);
         let mut base = self.view(&bases);
         let (left, right) = (base.diff(view), base.diff(&self.trees[head]));
-        let reticent = Reticent::new(&base, [&left, &right]);
-        let one = merge(&reticent, &left, &right).unwrap();
-        assert_eq!(one, merge(&reticent, &right, &left).unwrap());
+        let one = merge(&base, &left, &right).unwrap();
+        assert_eq!(one, merge(&base, &right, &left).unwrap());
         base.apply(&one).unwrap();
         base.check().unwrap();
         base
@@ -199,19 +198,6 @@ proptest! {
             let heads = cluster.all_heads();
             cluster.check(&heads)?;
         }
-    }
-
-    #[test]
-    fn nothing_unseen_is_lost_where_directories_move(
-        start in moves(20),
-        steps in steps_of(moves(6)),
-    ) {
-        let mut cluster = Cluster::new(&start);
-        for step in &steps {
-            cluster.step(step);
-        }
-        let heads = cluster.all_heads();
-        cluster.check(&heads)?;
     }
 
     #[test]

@@ -131,12 +131,9 @@ fn settle_entry(
     }
 }
 
-/// Whether its bytes were written since the base, be it the same bytes again. A directory has none.
+/// Whether its bytes were written since the base, be it the same bytes again.
 fn is_edited(before: Option<&Placed>, placed: &Placed) -> bool {
     before.is_none_or(|before| {
-        if before.entry.kind == Kind::Directory && placed.entry.kind == Kind::Directory {
-            return false;
-        }
         before.entry.written != placed.entry.written
             || !is_same_content(&before.entry.kind, &placed.entry.kind)
     })

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::Tree;
 use crate::change::{Change, Changes};
 use crate::entry::{Attributes, Content, Entry, File, Kind, Placed, Written};
 use crate::ids::EntryId;
@@ -10,8 +9,6 @@ use crate::memory_tree::MemoryTree;
 use crate::name::Name;
 use crate::time::Timestamp;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
-use std::convert::Infallible;
 
 /// Few names, so that they clash.
 const NAMES: [&str; 4] = ["a", "b.txt", "c", "d"];
@@ -41,12 +38,6 @@ fn work(what: impl Strategy<Value = u8>) -> impl Strategy<Value = Work> {
 /// Everything that users do.
 pub(super) fn works(most: usize) -> impl Strategy<Value = Vec<Work>> {
     proptest::collection::vec(work(0..22_u8), 0..=most)
-}
-
-/// Mostly directories that are made, moved and removed.
-pub(super) fn moves(most: usize) -> impl Strategy<Value = Vec<Work>> {
-    let what = prop_oneof![4 => Just(4_u8), 9 => Just(12_u8), 1 => Just(0_u8), 1 => Just(17_u8)];
-    proptest::collection::vec(work(what), 0..=most)
 }
 
 /// Only writing, now and then renaming or removing, what is there.
@@ -260,46 +251,6 @@ pub(super) fn bytes(placed: &Placed) -> Option<&[u8]> {
 }
 
 /// All bytes that a tree has under some name.
-pub(super) fn all_bytes(tree: &MemoryTree) -> BTreeSet<Vec<u8>> {
+pub(super) fn all_bytes(tree: &MemoryTree) -> std::collections::BTreeSet<Vec<u8>> {
     tree.iter().filter_map(bytes).map(<[u8]>::to_vec).collect()
-}
-
-/// A tree that answers no more than it has to: not for entries that neither changed nor are above any that did.
-pub(super) struct Reticent<'t> {
-    tree: &'t MemoryTree,
-    answers: BTreeSet<EntryId>,
-}
-
-impl<'t> Reticent<'t> {
-    pub(super) fn new(tree: &'t MemoryTree, sides: [&Changes; 2]) -> Self {
-        let mut answers = BTreeSet::new();
-        for (id, change) in sides.into_iter().flat_map(Changes::iter) {
-            let places = [&change.before, &change.after].into_iter().flatten();
-            let mut waiting: Vec<EntryId> = places.map(|placed| placed.parent).collect();
-            waiting.push(id);
-            while let Some(id) = waiting.pop() {
-                if answers.insert(id) {
-                    waiting.extend(tree.get(id).map(|placed| placed.parent));
-                }
-            }
-        }
-        Self { tree, answers }
-    }
-}
-
-impl Tree for Reticent<'_> {
-    type Error = Infallible;
-
-    fn place(&self, id: EntryId) -> Result<Option<Placed>, Infallible> {
-        let known = self.answers.contains(&id);
-        Ok(self.tree.get(id).filter(|_| known).cloned())
-    }
-
-    fn child(&self, directory: EntryId, name: &Name) -> Result<Option<Placed>, Infallible> {
-        self.tree.child(directory, name)
-    }
-
-    fn children(&self, directory: EntryId) -> Result<Vec<Placed>, Infallible> {
-        self.tree.children(directory)
-    }
 }

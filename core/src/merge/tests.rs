@@ -2,15 +2,163 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::desk::{Desk, id, merged, start, written};
-use super::merge;
-use super::testing::bytes;
+use super::testing::{bytes, name, one, remove};
+use super::{Tree, merge};
 use crate::change::{Change, Changes};
 use crate::conflict::copy_id;
-use crate::entry::{Attributes, Content, ContentRef, File, Kind};
+use crate::entry::{Attributes, Content, ContentRef, Entry, File, Kind, Placed, Written};
 use crate::ids::{EntryId, InfoHash};
 use crate::limits::{PREVIOUS_MAX, XATTRS_BYTES_MAX};
+use crate::memory_tree::MemoryTree;
+use crate::name::Name;
 use crate::time::Timestamp;
+use std::cell::Cell;
+use std::convert::Infallible;
+
+fn id(number: u8) -> EntryId {
+    EntryId::new([number; 16])
+}
+
+fn written(edits: u32, seconds: i64, by: &str) -> Written {
+    Written {
+        edits,
+        at: Timestamp::from_seconds(seconds),
+        by: by.to_owned(),
+    }
+}
+
+fn file(text: &str) -> Kind {
+    Kind::File(File {
+        content: Content::Inline(text.as_bytes().to_vec()),
+        previous: Vec::new(),
+    })
+}
+
+/// Somebody's tree, worked on by paths.
+#[derive(Clone)]
+struct Desk {
+    tree: MemoryTree,
+    now: i64,
+    label: &'static str,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            tree: MemoryTree::new(),
+            now: 0,
+            label: "start",
+        }
+    }
+
+    /// The same tree, worked on by somebody else.
+    fn of(&self, label: &'static str, now: i64) -> Self {
+        let tree = self.tree.clone();
+        Self { tree, now, label }
+    }
+
+    fn at(&self, path: &str) -> Placed {
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        self.tree.at(&names).unwrap().clone()
+    }
+
+    fn slot(&self, path: &str) -> (EntryId, Name) {
+        let (directory, last) = path.rsplit_once('/').unwrap_or(("", path));
+        (self.at(directory).entry.id, name(last))
+    }
+
+    fn put(&mut self, placed: Placed) {
+        let change = one(&self.tree, placed.entry.id, Some(placed));
+        self.tree.apply(&change).unwrap();
+    }
+
+    fn add(mut self, number: u8, path: &str, kind: Kind) -> Self {
+        let (parent, name) = self.slot(path);
+        let entry = Entry {
+            id: id(number),
+            kind,
+            attributes: Attributes::default(),
+            written: written(1, self.now, self.label),
+        };
+        self.put(Placed {
+            parent,
+            name,
+            entry,
+        });
+        self
+    }
+
+    fn file(self, number: u8, path: &str, text: &str) -> Self {
+        self.add(number, path, file(text))
+    }
+
+    fn directory(self, number: u8, path: &str) -> Self {
+        self.add(number, path, Kind::Directory)
+    }
+
+    fn write(mut self, path: &str, text: &str) -> Self {
+        let mut placed = self.at(path);
+        placed.entry.kind = file(text);
+        placed.entry.written = written(placed.entry.written.edits + 1, self.now, self.label);
+        placed.entry.attributes.modified = Timestamp::from_seconds(self.now);
+        self.put(placed);
+        self
+    }
+
+    fn rename(mut self, from: &str, to: &str) -> Self {
+        let (parent, name) = self.slot(to);
+        let entry = self.at(from).entry;
+        self.put(Placed {
+            parent,
+            name,
+            entry,
+        });
+        self
+    }
+
+    fn remove(mut self, path: &str) -> Self {
+        let changes = remove(&self.tree, &self.at(path));
+        self.tree.apply(&changes).unwrap();
+        self
+    }
+
+    fn attributes(mut self, path: &str, set: impl FnOnce(&mut Attributes)) -> Self {
+        let mut placed = self.at(path);
+        set(&mut placed.entry.attributes);
+        placed.entry.attributes.changed = Timestamp::from_seconds(self.now);
+        self.put(placed);
+        self
+    }
+
+    /// Every path with the first byte of its id, and its bytes if it is a file.
+    fn shown(&self) -> Vec<String> {
+        let paths = self.tree.paths();
+        let line = |(path, id): (&String, &EntryId)| {
+            let placed = self.tree.get(*id).unwrap();
+            let number = id.as_bytes()[0];
+            match bytes(placed) {
+                Some(bytes) => format!("{path} {number} {}", String::from_utf8_lossy(bytes)),
+                None => format!("{path} {number}"),
+            }
+        };
+        paths.iter().map(line).collect()
+    }
+}
+
+fn merged(base: &Desk, left: &Desk, right: &Desk) -> Desk {
+    let (l, r) = (base.tree.diff(&left.tree), base.tree.diff(&right.tree));
+    let changes = merge(&base.tree, &l, &r).unwrap();
+    assert_eq!(changes, merge(&base.tree, &r, &l).unwrap());
+    let mut result = base.clone();
+    result.tree.apply(&changes).unwrap();
+    result.tree.check().unwrap();
+    result
+}
+
+fn start() -> Desk {
+    let desk = Desk::new().directory(1, "d").file(2, "d/f", "old");
+    desk.directory(3, "e").file(4, "g.txt", "old g")
+}
 
 #[test]
 fn edit_and_rename_are_both_kept() {
@@ -106,21 +254,6 @@ fn a_copy_that_both_know_is_not_made_again() {
     let both = merged(&base, &left, &right);
     let again = merged(&base, &both, &right);
     assert_eq!(again.shown(), both.shown());
-}
-
-#[test]
-fn a_copy_removed_by_a_merge_is_made_again_where_its_bytes_live() {
-    let base = start();
-    let winner = base.of("l", 20).write("g.txt", "a").write("g.txt", "b");
-    let loser = base.of("r", 10).write("g.txt", "kept");
-    let both = merged(&base, &winner, &loser);
-    // whoever saw only "b" removed it: the merge with "kept" has that under its name, and no copy
-    let removed = merged(&base, &base.of("l", 30).remove("g.txt"), &loser);
-    assert_eq!(removed.tree.len(), base.tree.len());
-    let edited = both.of("l", 40).write("g.txt", "c");
-    let result = merged(&both, &removed, &edited);
-    assert_eq!(bytes(&result.at("g.txt")), Some(&b"c"[..]));
-    assert!(result.tree.iter().any(|p| bytes(p) == Some(b"kept")));
 }
 
 #[test]
@@ -361,4 +494,116 @@ fn names_that_a_rename_frees_are_free() {
         .rename("t", "b");
     let result = merged(&base, &swap, &edits).shown();
     assert_eq!(result[..2], ["a 6 B2", "b 5 A2"]);
+}
+
+#[test]
+fn a_directory_that_was_made_a_file_stays_one_and_the_file_gets_its_own_name() {
+    let base = start();
+    let mut left = base.of("l", 10);
+    let mut placed = left.at("d");
+    placed.entry.kind = file("no directory");
+    left.put(placed);
+    let changes = base.tree.diff(&left.tree);
+    let result = merge(&base.tree, &changes, &Changes::new()).unwrap();
+    let mut tree = base.tree.clone();
+    tree.apply(&result).unwrap();
+    tree.check().unwrap();
+    assert!(tree.iter().any(|p| bytes(p) == Some(b"no directory")));
+}
+
+#[test]
+fn changes_that_are_not_of_a_tree_still_give_one() {
+    let base = start();
+    let lost = |number: u8, parent: u8| {
+        let entry = Entry {
+            id: id(number),
+            kind: Kind::Directory,
+            ..base.at("d").entry
+        };
+        let after = Some(Placed {
+            parent: id(parent),
+            name: name("lost"),
+            entry,
+        });
+        (
+            id(number),
+            Change {
+                before: None,
+                after,
+            },
+        )
+    };
+    let left = Changes::from_iter([lost(50, 99), lost(51, 52), lost(52, 51), lost(53, 53)]);
+    let right = Changes::from_iter([lost(54, 4)]);
+    let result = merge(&base.tree, &left, &right).unwrap();
+    let mut tree = base.tree.clone();
+    tree.apply(&result).unwrap();
+    tree.check().unwrap();
+}
+
+/// A tree that counts how often it is asked.
+struct Counting<'t>(&'t MemoryTree, Cell<usize>);
+
+impl Counting<'_> {
+    fn count(&self) {
+        self.1.set(self.1.get() + 1);
+    }
+}
+
+impl Tree for Counting<'_> {
+    type Error = Infallible;
+
+    fn place(&self, id: EntryId) -> Result<Option<Placed>, Infallible> {
+        self.count();
+        self.0.place(id)
+    }
+
+    fn child(&self, directory: EntryId, name: &Name) -> Result<Option<Placed>, Infallible> {
+        self.count();
+        self.0.child(directory, name)
+    }
+
+    fn children(&self, directory: EntryId) -> Result<Vec<Placed>, Infallible> {
+        panic!("{directory} listed, with {:?}", self.0.place(directory));
+    }
+}
+
+#[test]
+fn the_base_is_asked_in_proportion_to_what_changed() {
+    let mut base = Desk::new().directory(1, "big");
+    let many = |number: u32| {
+        let mut placed = base.at("big");
+        placed.parent = id(1);
+        placed.name = name(&format!("f{number}"));
+        placed.entry.kind = file(&number.to_string());
+        let hash = blake3::hash(&number.to_le_bytes());
+        placed.entry.id = EntryId::from_slice(&hash.as_bytes()[..16]).unwrap();
+        let (id, after) = (placed.entry.id, Some(placed));
+        (
+            id,
+            Change {
+                before: None,
+                after,
+            },
+        )
+    };
+    let files: Changes = (0..20_000).map(many).collect();
+    base.tree.apply(&files).unwrap();
+    let work = |label, now, range: std::ops::Range<u32>| {
+        range.fold(base.of(label, now), |desk, number| {
+            let path = format!("big/f{number}");
+            desk.write(&path, label)
+                .rename(&path, &format!("big/{label} {number}"))
+        })
+    };
+    let (left, right) = (work("l", 10, 0..30), work("r", 20, 20..50));
+    let counting = Counting(&base.tree, Cell::new(0));
+    let (left, right) = (base.tree.diff(&left.tree), base.tree.diff(&right.tree));
+    let result = merge(&counting, &left, &right).unwrap();
+    assert_eq!(result.len(), 60);
+    let asked = counting.1.get();
+    assert!(
+        asked <= 4 * (left.len() + right.len()),
+        "asked {asked} times"
+    );
 }

@@ -4,13 +4,10 @@ use super::fields::Fields;
 use super::{CodecError, ENCODED_BYTES_MAX, FORMAT};
 use crate::bencode::{self, Build};
 use delugefs_core::limits::{INLINE_BYTES_MAX, VOLUME_NAME_BYTES_MAX};
+use delugefs_core::merge::MERGE_VERSION;
 use delugefs_core::settings::Settings;
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// Version of the merge function whose results this volume's trees are. Nodes that merge differently would
-/// never agree, so that a newer one is refused.
-pub const MERGE_VERSION: u32 = 1;
 
 /// Encodes settings, canonically.
 pub fn encode(settings: &Settings) -> Vec<u8> {
@@ -69,6 +66,7 @@ pub fn decode(bytes: &[u8]) -> Result<Settings, CodecError> {
     Ok(settings)
 }
 
+/// Nodes that merge differently would never agree, so that a newer merge is refused.
 fn check_merge(ours: &mut Fields<'_>) -> Result<(), CodecError> {
     match ours.integer("merge")? {
         MERGE_VERSION => Ok(()),

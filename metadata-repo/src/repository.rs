@@ -1,0 +1,181 @@
+//! The volume's names on this disk.
+//!
+//! Invariants: a reference moves only after everything it names is on disk (and synced, where durability was
+//! asked for); `refs/heads/main` is a function of the author references and is never anyone's parent; what
+//! was written is never changed.
+
+mod author;
+mod files;
+mod read;
+mod refresh;
+mod repair;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use author::{Authored, Authoring};
+pub use read::Listed;
+
+use crate::error::{RepositoryError, Result, git};
+use crate::session::{Decoders, Session};
+use crate::view::{Views, new_views};
+use delugefs_core::ids::{CommitId, IncarnationId, TreeId};
+use delugefs_core::settings::Settings;
+use gix::ObjectId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// Packs that may be open at once: each pull leaves one, until they are repacked.
+const PACK_SLOTS: u16 = 4096;
+
+/// Largest object, in bytes, that is read into memory: a descriptor has at most 4 MiB, a tree a few KiB.
+const OBJECT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What a volume's heads show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// The authored commits that no other descends from; none in a volume nobody has written to.
+    pub heads: BTreeSet<CommitId>,
+    /// What `refs/heads/main` points to: the one head, or a merge of them that is the same on every node.
+    pub commit: Option<CommitId>,
+    /// The root directory.
+    pub tree: TreeId,
+}
+
+/// The repository of one node; clones share it. All calls block.
+#[derive(Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    git: gix::ThreadSafeRepository,
+    /// The commit that every history of the volume begins with.
+    genesis: ObjectId,
+    decoders: Decoders,
+    /// Held while references move.
+    state: Mutex<State>,
+    view: RwLock<Arc<View>>,
+}
+
+struct State {
+    views: Views,
+    /// Written since the last sync.
+    unsynced: files::Unsynced,
+    /// Author heads that have been read through, and whether they may take part in the view.
+    judged: BTreeMap<ObjectId, bool>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Repository").field(&self.inner.path).finish()
+    }
+}
+
+pub(crate) fn commit_id(id: ObjectId) -> CommitId {
+    CommitId::from_slice(id.as_slice()).unwrap_or(CommitId::new([0; 20]))
+}
+
+pub(crate) fn tree_id(id: ObjectId) -> TreeId {
+    TreeId::from_slice(id.as_slice()).unwrap_or(TreeId::new([0; 20]))
+}
+
+pub(crate) fn object_id(bytes: &[u8; 20]) -> ObjectId {
+    ObjectId::Sha1(*bytes)
+}
+
+impl Repository {
+    /// Makes the repository of a volume at a path where there is nothing yet. A volume begins with its id,
+    /// its name and the default settings; other settings are authored.
+    ///
+    /// Every node makes the same first commit from the same id and name, so that a node that joins needs
+    /// nothing but these two.
+    pub fn create(path: &Path, settings: &Settings) -> Result<Self> {
+        if path.exists() {
+            return Err(RepositoryError::Exists(path.display().to_string()));
+        }
+        files::create(path, &Settings::new(settings.volume, settings.name.clone()))?;
+        Self::open(path)
+    }
+
+    /// Opens a repository, removing what a crash may have left: lock files, temporary files, empty objects.
+    /// Only one process may have it open.
+    pub fn open(path: &Path) -> Result<Self> {
+        let damaged = repair::clean(path)?;
+        let git = open_git(path)?;
+        let genesis = files::genesis(&git.to_thread_local(), path)?;
+        let nothing = View {
+            heads: BTreeSet::new(),
+            commit: Some(commit_id(genesis)),
+            tree: TreeId::new([0; 20]),
+        };
+        let repository = Self {
+            inner: Arc::new(Inner {
+                path: path.to_owned(),
+                git,
+                genesis,
+                decoders: Decoders::new(),
+                state: Mutex::new(State {
+                    views: new_views(),
+                    unsynced: files::Unsynced::default(),
+                    judged: BTreeMap::new(),
+                }),
+                view: RwLock::new(Arc::new(nothing)),
+            }),
+        };
+        repository.start(damaged)?;
+        Ok(repository)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Each author's newest commit.
+    pub fn authors(&self) -> Result<BTreeMap<IncarnationId, CommitId>> {
+        let authors = files::authors(&self.git_handle())?;
+        Ok(authors
+            .into_iter()
+            .map(|(author, id)| (author, commit_id(id)))
+            .collect())
+    }
+
+    /// What the heads show, as of the last [`Repository::refresh_view`] or [`Repository::author`].
+    pub fn view(&self) -> View {
+        let view = self
+            .inner
+            .view
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        View::clone(&view)
+    }
+
+    /// A handle for this thread.
+    pub(crate) fn git_handle(&self) -> gix::Repository {
+        self.inner.git.to_thread_local()
+    }
+
+    fn session(&self) -> Session<'_> {
+        Session::new(&self.inner.decoders, self.git_handle())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What a panic may leave half done here is only remembered results, each complete in itself.
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open_git(path: &Path) -> Result<gix::ThreadSafeRepository> {
+    let limit = format!("gitoxide.objects.allocLimit={OBJECT_BYTES_MAX}");
+    gix::open::Options::isolated()
+        .open_path_as_is(true)
+        .object_store_slots(gix::odb::store::init::Slots::Given(PACK_SLOTS))
+        .config_overrides([limit])
+        .open(path)
+        .map_err(git("open the repository"))
+}

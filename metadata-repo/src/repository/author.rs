@@ -1,0 +1,183 @@
+//! Adding a commit to this node's own chain.
+
+use super::{Repository, State, View, commit_id, files, object_id};
+use crate::apply::{Request, apply};
+use crate::commit::{self, chain_time};
+use crate::error::{RepositoryError, Result};
+use crate::history::is_ancestor;
+use crate::session::Session;
+use delugefs_core::change::Changes;
+use delugefs_core::ids::{CommitId, EntryId, IncarnationId, InfoHash};
+use delugefs_core::name::Name;
+use delugefs_core::settings::Settings;
+use delugefs_core::time::Timestamp;
+use gix::ObjectId;
+use gix::objs::Kind as ObjectKind;
+use gix::refs::Target;
+use gix::refs::transaction::PreviousValue;
+use std::collections::BTreeMap;
+
+/// What to commit.
+#[derive(Clone, Copy)]
+pub struct Authoring<'a> {
+    /// Whose chain it continues: only its own node calls this.
+    pub incarnation: IncarnationId,
+    /// The node's label, shown as the author's name.
+    pub label: &'a str,
+    /// The view that the changes start from; its heads become the parents.
+    pub on: &'a View,
+    /// What changes in it.
+    pub changes: &'a Changes,
+    /// New settings of the volume.
+    pub settings: Option<&'a Settings>,
+    /// The raw `info` dictionary of each content that is new.
+    pub infos: &'a BTreeMap<InfoHash, Vec<u8>>,
+    /// Up to which record the journal is in this commit.
+    pub journal_sequence: u64,
+    /// This node's clock.
+    pub now: Timestamp,
+    /// Whether the commit has to survive a power cut before this returns.
+    pub durable: bool,
+    /// The place of a directory that the changes do not touch.
+    pub resolve: &'a dyn Fn(EntryId) -> Option<(EntryId, Name)>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authored {
+    /// The new commit; `None` when there was nothing to commit.
+    pub commit: Option<CommitId>,
+    /// What the heads show now, those included that were pulled since the view that the changes started from.
+    pub view: View,
+}
+
+impl Repository {
+    /// Commits changes to this node's own chain. Nothing is committed when nothing changes.
+    pub fn author(&self, authoring: &Authoring<'_>) -> Result<Authored> {
+        let session = self.session();
+        let mut state = self.state();
+        let name = files::author_name(authoring.incarnation);
+        let own = files::reference(session.git(), &name)?;
+        check_own(&session, own, authoring)?;
+        let base = object_id(authoring.on.tree.as_bytes());
+        let tree = write_tree(&session, base, authoring)?;
+        if tree == base {
+            let view = self.refresh_in(&session, &mut state)?;
+            return Ok(Authored { commit: None, view });
+        }
+        let commit = self.write_commit(&session, tree, authoring)?;
+        files::write_objects(&session, &self.inner.path, &mut state.unsynced)?;
+        if authoring.durable {
+            state.unsynced.sync(&self.inner.path)?;
+        }
+        let expected = match own {
+            None => PreviousValue::MustNotExist,
+            Some(own) => PreviousValue::MustExistAndMatch(Target::Object(own)),
+        };
+        files::set_reference(session.git(), &name, commit, expected)?;
+        self.after_move(&name, authoring.durable)?;
+        let view = self.adopt(&session, &mut state, commit, tree)?;
+        Ok(Authored {
+            commit: Some(commit_id(commit)),
+            view,
+        })
+    }
+
+    fn after_move(&self, name: &str, durable: bool) -> Result<()> {
+        if durable {
+            files::sync_file(&self.inner.path.join(name))?;
+            files::sync_file(&self.inner.path.join(files::AUTHORS))?;
+        }
+        Ok(())
+    }
+
+    fn adopt(
+        &self,
+        session: &Session<'_>,
+        state: &mut State,
+        commit: ObjectId,
+        tree: ObjectId,
+    ) -> Result<View> {
+        state.judged.insert(commit, true);
+        state.views.insert([commit].into(), tree, 1);
+        self.refresh_in(session, state)
+    }
+
+    fn write_commit(
+        &self,
+        session: &Session<'_>,
+        tree: ObjectId,
+        authoring: &Authoring<'_>,
+    ) -> Result<ObjectId> {
+        let heads = authoring
+            .on
+            .heads
+            .iter()
+            .map(|head| object_id(head.as_bytes()));
+        let mut parents: Vec<ObjectId> = heads.collect();
+        let mut newest = None;
+        for parent in &parents {
+            newest = newest.max(Some(session.commit(*parent)?.time));
+        }
+        if parents.is_empty() {
+            parents.push(self.inner.genesis);
+        }
+        let commit = commit::authored(commit::Authored {
+            tree,
+            parents,
+            incarnation: authoring.incarnation,
+            label: authoring.label,
+            subject: subject(authoring),
+            sequence: authoring.journal_sequence,
+            now: authoring.now,
+            time: chain_time(authoring.now.seconds, newest),
+        })?;
+        session.put(ObjectKind::Commit, commit)
+    }
+}
+
+/// The chain must go on from its own last commit.
+fn check_own(
+    session: &Session<'_>,
+    own: Option<ObjectId>,
+    authoring: &Authoring<'_>,
+) -> Result<()> {
+    let Some(own) = own else {
+        return Ok(());
+    };
+    for head in &authoring.on.heads {
+        if is_ancestor(session, own, object_id(head.as_bytes()))? {
+            return Ok(());
+        }
+    }
+    Err(RepositoryError::Rules {
+        commit: own.to_string(),
+        problem: "the changes start from a view without it",
+    })
+}
+
+fn write_tree(
+    session: &Session<'_>,
+    base: ObjectId,
+    authoring: &Authoring<'_>,
+) -> Result<ObjectId> {
+    if authoring.changes.is_empty() && authoring.settings.is_none() {
+        return Ok(base);
+    }
+    let request = Request {
+        base,
+        changes: authoring.changes,
+        settings: authoring.settings,
+        resolve: authoring.resolve,
+        info: &|hash| Ok(authoring.infos.get(hash).cloned()),
+    };
+    apply(session, &request)
+}
+
+fn subject(authoring: &Authoring<'_>) -> String {
+    match (authoring.changes.len(), authoring.settings) {
+        (0, _) => "Settings".to_owned(),
+        (1, _) => "1 change".to_owned(),
+        (number, _) => format!("{number} changes"),
+    }
+}

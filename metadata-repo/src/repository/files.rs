@@ -1,0 +1,210 @@
+//! The repository's files: layout, objects, references, and syncing them.
+
+use crate::codec::settings;
+use crate::commit::nobodys;
+use crate::diff::placed_root;
+use crate::directory::{Edit, rewrite};
+use crate::error::{RepositoryError, Result, git, io};
+use crate::session::{Batch, Decoders, Session};
+use delugefs_core::entry::{Attributes, Entry, Kind, Written};
+use delugefs_core::ids::{EntryId, IncarnationId};
+use delugefs_core::settings::Settings;
+use gix::ObjectId;
+use gix::objs::{Kind as ObjectKind, Write as _};
+use gix::refs::transaction::{PreviousValue, RefEdit};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// Version of the layout: references, trees, commits.
+const FORMAT: &str = "1";
+
+pub(super) const AUTHORS: &str = "refs/authors";
+pub(super) const MAIN: &str = "refs/heads/main";
+const GENESIS: &str = "refs/delugefs/genesis";
+
+const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\
+                      \tlogAllRefUpdates = false\n[gc]\n\tauto = 0\n[delugefs]\n\tformat = 1\n";
+
+/// Beyond so many files that wait to be synced, the whole filesystem is.
+const UNSYNCED_FILES_MAX: usize = 512;
+
+/// Makes the directories, the first commit and the references to it, all synced.
+pub(super) fn create(path: &Path, settings: &Settings) -> Result<()> {
+    let below = [
+        "objects/info",
+        "objects/pack",
+        "refs/heads",
+        AUTHORS,
+        "refs/delugefs",
+    ];
+    for directory in below {
+        fs::create_dir_all(path.join(directory)).map_err(io(format!("create {directory}")))?;
+    }
+    for (name, text) in [("HEAD", "ref: refs/heads/main\n"), ("config", CONFIG)] {
+        fs::write(path.join(name), text).map_err(io(format!("write {name}")))?;
+    }
+    let git = super::open_git(path)?.to_thread_local();
+    let decoders = Decoders::new();
+    let session = Session::new(&decoders, git);
+    let tree = first_tree(&session, settings)?;
+    let genesis = session.put(
+        ObjectKind::Commit,
+        nobodys(tree, Vec::new(), 0, "A new volume")?,
+    )?;
+    let mut unsynced = Unsynced::default();
+    write_objects(&session, path, &mut unsynced)?;
+    unsynced.sync(path)?;
+    for name in [MAIN, GENESIS] {
+        set_reference(session.git(), name, genesis, PreviousValue::MustNotExist)?;
+    }
+    sync_all(path)
+}
+
+fn first_tree(session: &Session<'_>, settings: &Settings) -> Result<ObjectId> {
+    let root = Entry {
+        id: EntryId::ROOT,
+        kind: Kind::Directory,
+        attributes: Attributes {
+            mode: 0o755,
+            ..Attributes::default()
+        },
+        written: Written::default(),
+    };
+    let root = placed_root(root)?;
+    let edit = Edit {
+        own: Some((root.entry, None)),
+        settings: Some(settings.clone()),
+        items: BTreeMap::new(),
+    };
+    debug_assert!(
+        settings::decode(&settings::encode(settings)).is_ok(),
+        "settings within limits"
+    );
+    rewrite(session, None, &edit)
+}
+
+/// The first commit, if this is a repository of ours in a format that this program knows.
+pub(super) fn genesis(git: &gix::Repository, path: &Path) -> Result<ObjectId> {
+    let not_ours = || RepositoryError::NotOurs(path.display().to_string());
+    let format = git
+        .config_snapshot()
+        .string("delugefs.format")
+        .ok_or_else(not_ours)?;
+    match format.to_string().as_str() {
+        FORMAT => reference(git, GENESIS)?.ok_or_else(not_ours),
+        newer => Err(RepositoryError::NotOurs(format!(
+            "{}, in format {newer} and not {FORMAT},",
+            path.display()
+        ))),
+    }
+}
+
+pub(super) fn reference(repository: &gix::Repository, name: &str) -> Result<Option<ObjectId>> {
+    let found = repository
+        .try_find_reference(name)
+        .map_err(git("read a reference"))?;
+    Ok(found.and_then(|reference| reference.target().try_id().map(ToOwned::to_owned)))
+}
+
+/// Each author's newest commit.
+pub(super) fn authors(repository: &gix::Repository) -> Result<BTreeMap<IncarnationId, ObjectId>> {
+    let platform = repository.references().map_err(git("list references"))?;
+    let all = platform
+        .prefixed("refs/authors/")
+        .map_err(git("list references"))?;
+    let mut authors = BTreeMap::new();
+    for reference in all {
+        let reference = reference.map_err(git("read a reference"))?;
+        let name = reference.name().as_bstr().to_string();
+        let author = name
+            .strip_prefix("refs/authors/")
+            .and_then(|hex| hex.parse().ok());
+        if let (Some(author), Some(id)) = (author, reference.target().try_id()) {
+            authors.insert(author, id.to_owned());
+        }
+    }
+    Ok(authors)
+}
+
+pub(super) fn author_name(incarnation: IncarnationId) -> String {
+    format!("{AUTHORS}/{incarnation}")
+}
+
+pub(super) fn set_reference(
+    repository: &gix::Repository,
+    name: &str,
+    to: ObjectId,
+    expected: PreviousValue,
+) -> Result<()> {
+    let name = name.try_into().map_err(git("name a reference"))?;
+    let edit = RefEdit::update(name, to, expected, "");
+    repository
+        .edit_references_as([edit], None)
+        .map_err(git("move a reference"))?;
+    Ok(())
+}
+
+/// Files that were written and not yet synced, and the directories that got names.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced {
+    files: BTreeSet<PathBuf>,
+}
+
+impl Unsynced {
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Makes all of them survive a power cut.
+    pub(super) fn sync(&mut self, path: &Path) -> Result<()> {
+        if self.files.len() > UNSYNCED_FILES_MAX {
+            sync_all(path)?;
+        } else {
+            let directories: BTreeSet<&Path> =
+                self.files.iter().filter_map(|file| file.parent()).collect();
+            for path in self.files.iter().map(PathBuf::as_path).chain(directories) {
+                sync_file(path)?;
+            }
+            sync_file(&path.join("objects"))?;
+        }
+        self.files.clear();
+        Ok(())
+    }
+
+    fn add(&mut self, file: PathBuf) {
+        // Past the limit, only the number counts.
+        if self.files.len() <= UNSYNCED_FILES_MAX {
+            self.files.insert(file);
+        }
+    }
+}
+
+/// Syncs a file's bytes, or a directory's names.
+pub(super) fn sync_file(path: &Path) -> Result<()> {
+    let file = File::open(path).and_then(|file| file.sync_all());
+    file.map_err(io(format!("sync {}", path.display())))
+}
+
+/// Syncs the whole filesystem that the repository is on.
+pub(super) fn sync_all(path: &Path) -> Result<()> {
+    let directory = File::open(path).map_err(io("open the repository"))?;
+    rustix::fs::syncfs(&directory).map_err(|errno| io("sync the filesystem")(errno.into()))
+}
+
+/// Writes what the session has gathered.
+pub(super) fn write_objects(
+    session: &Session<'_>,
+    path: &Path,
+    unsynced: &mut Unsynced,
+) -> Result<()> {
+    let batch: Batch = session.take_batch();
+    let store = gix::odb::loose::Store::at(path.join("objects"), gix::hash::Kind::Sha1);
+    for (id, (kind, data)) in batch {
+        store
+            .write_buf_with_known_id(kind, &data, id)
+            .map_err(git("write an object"))?;
+        unsynced.add(store.object_path(&id));
+    }
+    Ok(())
+}

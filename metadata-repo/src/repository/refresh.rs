@@ -1,0 +1,172 @@
+//! The view after author references have moved.
+
+use super::{Repository, State, View, commit_id, files, object_id, tree_id};
+use crate::codec::CodecError;
+use crate::commit::nobodys;
+use crate::diff::sides;
+use crate::error::{RepositoryError, Result, malformed};
+use crate::history::maximal;
+use crate::session::Session;
+use crate::view::{settings_of, tree_of};
+use gix::ObjectId;
+use gix::objs::Kind as ObjectKind;
+use gix::refs::transaction::PreviousValue;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
+impl Repository {
+    /// Takes up author references that were moved by a pull, and gives what they show now.
+    ///
+    /// A head that cannot be read as a volume's tree (its author lies, or runs a newer version) is left out,
+    /// with a warning, until its author moves on.
+    pub fn refresh_view(&self) -> Result<View> {
+        let session = self.session();
+        self.refresh_in(&session, &mut self.state())
+    }
+
+    /// The first view of this process.
+    pub(super) fn start(&self, damaged: bool) -> Result<()> {
+        let session = self.session();
+        let mut state = self.state();
+        let genesis = session.commit(self.inner.genesis)?.tree;
+        self.publish(View {
+            heads: BTreeSet::new(),
+            commit: Some(commit_id(self.inner.genesis)),
+            tree: tree_id(genesis),
+        });
+        if !damaged {
+            self.recall(&session, &mut state);
+        }
+        self.refresh_in(&session, &mut state).map(drop)
+    }
+
+    /// Takes the last view from `refs/heads/main`, which only this node writes: saves merging it again.
+    fn recall(&self, session: &Session<'_>, state: &mut State) {
+        let Ok(Some(main)) = files::reference(session.git(), files::MAIN) else {
+            return;
+        };
+        let Ok(facts) = session.commit(main) else {
+            return;
+        };
+        let heads: BTreeSet<ObjectId> = match facts.incarnation {
+            Some(_) => BTreeSet::from([main]),
+            None => facts.parents.iter().copied().collect(),
+        };
+        state.judged.extend(heads.iter().map(|head| (*head, true)));
+        self.publish(View {
+            heads: heads.iter().map(|head| commit_id(*head)).collect(),
+            commit: Some(commit_id(main)),
+            tree: tree_id(facts.tree),
+        });
+        if !heads.is_empty() {
+            state.views.insert(heads, facts.tree, 1);
+        }
+    }
+
+    pub(super) fn refresh_in(&self, session: &Session<'_>, state: &mut State) -> Result<View> {
+        let tips: BTreeSet<ObjectId> = files::authors(session.git())?.into_values().collect();
+        let known = object_id(self.view().tree.as_bytes());
+        state.judged.retain(|tip, _| tips.contains(tip));
+        let mut sound = BTreeSet::new();
+        for tip in tips {
+            if judge(session, state, tip, known)? {
+                sound.insert(tip);
+            }
+        }
+        let heads = maximal(session, &sound)?;
+        let view = self.compute(session, state, &heads)?;
+        self.publish(view.clone());
+        Ok(view)
+    }
+
+    fn compute(
+        &self,
+        session: &Session<'_>,
+        state: &mut State,
+        heads: &BTreeSet<ObjectId>,
+    ) -> Result<View> {
+        let (commit, tree) = match heads.first() {
+            None => (self.inner.genesis, session.commit(self.inner.genesis)?.tree),
+            Some(only) if heads.len() == 1 => (*only, session.commit(*only)?.tree),
+            Some(_) => merged(session, state, heads)?,
+        };
+        files::write_objects(session, &self.inner.path, &mut state.unsynced)?;
+        if files::reference(session.git(), files::MAIN)? != Some(commit) {
+            files::set_reference(session.git(), files::MAIN, commit, PreviousValue::Any)?;
+        }
+        Ok(View {
+            heads: heads.iter().map(|head| commit_id(*head)).collect(),
+            commit: Some(commit_id(commit)),
+            tree: tree_id(tree),
+        })
+    }
+
+    fn publish(&self, view: View) {
+        *self
+            .inner
+            .view
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+}
+
+/// The merge commit of several heads: parents in order, time of the newest, so that it is the same everywhere.
+fn merged(
+    session: &Session<'_>,
+    state: &mut State,
+    heads: &BTreeSet<ObjectId>,
+) -> Result<(ObjectId, ObjectId)> {
+    let tree = tree_of(session, &mut state.views, heads)?;
+    let mut time = 0;
+    for head in heads {
+        time = time.max(session.commit(*head)?.time);
+    }
+    let parents = heads.iter().copied().collect();
+    let commit = nobodys(tree, parents, time, "Merge")?;
+    Ok((session.put(ObjectKind::Commit, commit)?, tree))
+}
+
+/// Whether a head's tree can be read, as far as it differs from one that can.
+fn judge(session: &Session<'_>, state: &mut State, tip: ObjectId, known: ObjectId) -> Result<bool> {
+    if let Some(judgement) = state.judged.get(&tip) {
+        return Ok(*judgement);
+    }
+    let sound = match read_through(session, tip, known) {
+        Ok(()) => true,
+        Err(error) if is_authors_fault(&error) => {
+            tracing::warn!("leaving out the commit {tip} of another node: {error}");
+            false
+        }
+        Err(error) => return Err(error),
+    };
+    state.judged.insert(tip, sound);
+    Ok(sound)
+}
+
+/// Reads all that a head's tree has and the known one has not.
+fn read_through(session: &Session<'_>, tip: ObjectId, known: ObjectId) -> Result<()> {
+    let tree = session.commit(tip)?.tree;
+    sides(session, known, tree)?;
+    let [ours, theirs] = [known, tree].map(|tree| settings_of(session, tree));
+    let (ours, theirs) = (ours?, theirs?);
+    if (ours.volume, ours.name) == (theirs.volume, theirs.name) {
+        Ok(())
+    } else {
+        Err(malformed(tip, "of another volume"))
+    }
+}
+
+fn is_authors_fault(error: &RepositoryError) -> bool {
+    match error {
+        RepositoryError::Malformed { .. } | RepositoryError::Rules { .. } => true,
+        RepositoryError::Codec { source, .. } => match source {
+            CodecError::TooLarge
+            | CodecError::Bencode(_)
+            | CodecError::Newer { .. }
+            | CodecError::Missing(_)
+            | CodecError::Unexpected(_)
+            | CodecError::Invalid(_) => true,
+        },
+        _ => false,
+    }
+}

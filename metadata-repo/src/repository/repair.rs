@@ -1,0 +1,73 @@
+//! What a crash may leave behind, removed before Git's library looks at it.
+
+use crate::error::{Result, io};
+use std::fs::{self, DirEntry};
+use std::path::Path;
+
+/// Removes lock files, temporary files and empty objects and references; an empty loose object would block
+/// its content for ever. Tells whether anything was found that a power cut, not a mere crash, leaves.
+pub(super) fn clean(path: &Path) -> Result<bool> {
+    let mut damaged = false;
+    each(path, &mut |entry| remove_if(entry, is_lock(entry)))?;
+    for below in ["refs", "refs/heads", "refs/authors", "refs/delugefs"] {
+        each(&path.join(below), &mut |entry| {
+            let empty = is_empty_file(entry)?;
+            damaged |= empty;
+            remove_if(entry, empty || is_lock(entry))
+        })?;
+    }
+    let objects = path.join("objects");
+    for below in [objects.clone(), objects.join("pack")] {
+        each(&below, &mut |entry| remove_if(entry, is_temporary(entry)))?;
+    }
+    each(&objects, &mut |entry| {
+        if entry.file_name().len() != 2 {
+            return Ok(());
+        }
+        each(&entry.path(), &mut |object| {
+            let empty = is_empty_file(object)?;
+            damaged |= empty;
+            remove_if(object, empty || is_temporary(object))
+        })
+    })?;
+    Ok(damaged)
+}
+
+fn each(path: &Path, act: &mut dyn FnMut(&DirEntry) -> Result<()>) -> Result<()> {
+    let doing = || format!("read {}", path.display());
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io(doing())(error)),
+    };
+    for entry in entries {
+        act(&entry.map_err(io(doing()))?)?;
+    }
+    Ok(())
+}
+
+fn is_lock(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().ends_with(b".lock")
+}
+
+fn is_temporary(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".tmp") || name.starts_with(b"tmp_") || name.ends_with(b".keep")
+}
+
+fn is_empty_file(entry: &DirEntry) -> Result<bool> {
+    let facts = entry
+        .metadata()
+        .map_err(io(format!("stat {}", entry.path().display())))?;
+    Ok(facts.is_file() && facts.len() == 0)
+}
+
+fn remove_if(entry: &DirEntry, condition: bool) -> Result<()> {
+    let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+    if condition && is_file {
+        let path = entry.path();
+        fs::remove_file(&path).map_err(io(format!("remove {}", path.display())))?;
+    }
+    Ok(())
+}
