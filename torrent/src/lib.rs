@@ -1,4 +1,5 @@
-//! The bytes of `DelugeFS`: what a content is called, how it is hashed, where it lies on this disk.
+//! The bytes of `DelugeFS`: what a content is called, how it is hashed, where it lies on this disk, how it
+//! moves between nodes.
 //!
 //! Owns `ROOT/data`. Its invariants: a content that the store calls complete has the bytes its info-hash
 //! names; a piece's bit is set after its bytes were verified and written; a claim to hold a content
@@ -9,3 +10,4 @@ pub mod fuzzing;
 pub mod hash;
 pub mod metainfo;
 pub mod store;
+pub mod swarm;

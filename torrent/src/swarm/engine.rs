@@ -1,0 +1,315 @@
+//! Which contents are active, and what they share.
+
+use super::SwarmConfig;
+use super::connection::Resources;
+use super::content::{Command, Content, Loaded, Origin, shake_incoming};
+use super::layout::Layout;
+use super::limits::{DISK_OPERATIONS_MAX, INCOMING_MAX, UNAVAILABLE_MAX};
+use super::ports::{Connector, PeerSource, Storage, StoredContent, Stream};
+use super::rate::RateLimit;
+use super::reader::ReadError;
+use super::status::{ContentStatus, SwarmStatus};
+use super::uploads::on_disk;
+use super::wire::PeerId;
+use crate::metainfo::Info;
+use bytes::{Bytes, BytesMut};
+use delugefs_core::ids::InfoHash;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// What all contents share.
+pub(crate) struct Engine {
+    pub(crate) config: SwarmConfig,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) source: Arc<dyn PeerSource>,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) peer_id: PeerId,
+    pub(crate) seed: u32,
+    pub(crate) unavailable: Unavailable,
+    wait: Mutex<Duration>,
+    contents: Mutex<BTreeMap<InfoHash, Handle>>,
+    incoming: Arc<Semaphore>,
+    fresh: AtomicU64,
+}
+
+/// An active content, from outside its task.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+    loaded: watch::Receiver<Option<Result<Loaded, ReadError>>>,
+    status: Arc<Mutex<ContentStatus>>,
+}
+
+impl Handle {
+    /// Tells the content's task. If that has ended, whoever waits for a reply sees it dropped.
+    pub(crate) fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// Waits until the content is open on disk.
+    pub(crate) async fn loaded(&self) -> Result<Loaded, ReadError> {
+        let mut loaded = self.loaded.clone();
+        let loaded = loaded.wait_for(Option::is_some).await;
+        let loaded = loaded.ok().and_then(|loaded| loaded.clone());
+        loaded.unwrap_or_else(|| Err(io::Error::other("the content could not be opened").into()))
+    }
+}
+
+impl Loaded {
+    fn new(content: Arc<dyn StoredContent>) -> io::Result<Self> {
+        let layout = Layout::new(content.length(), content.piece_length());
+        let layout = layout.ok_or_else(|| io::Error::other("a content with impossible pieces"))?;
+        let metadata = content.info().map(Bytes::from);
+        Ok(Self {
+            content,
+            layout,
+            metadata,
+        })
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        source: Arc<dyn PeerSource>,
+        connector: Arc<dyn Connector>,
+        config: SwarmConfig,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        let resources = Resources {
+            up: RateLimit::default(),
+            down: RateLimit::default(),
+            disk: Arc::new(Semaphore::new(DISK_OPERATIONS_MAX)),
+        };
+        resources.up.set(config.up);
+        resources.down.set(config.down);
+        Self {
+            wait: Mutex::new(config.wait),
+            peer_id: PeerId(config.peer_id),
+            seed: u32::from_le_bytes(config.peer_id[16..].try_into().unwrap_or_default()),
+            config,
+            storage,
+            source,
+            connector,
+            runtime,
+            resources: Arc::new(resources),
+            unavailable: Unavailable::default(),
+            contents: Mutex::default(),
+            incoming: Arc::new(Semaphore::new(INCOMING_MAX)),
+            fresh: AtomicU64::new(0),
+        }
+    }
+
+    /// A number not given before.
+    pub(crate) fn fresh(&self) -> u64 {
+        self.fresh.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn wait(&self) -> Duration {
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_wait(&self, wait: Duration) {
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = wait;
+    }
+
+    fn contents(&self) -> MutexGuard<'_, BTreeMap<InfoHash, Handle>> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The content's task, started if there is none.
+    pub(crate) fn activate(self: &Arc<Self>, info_hash: InfoHash, origin: &Origin) -> Handle {
+        let mut contents = self.contents();
+        let start = || self.start(info_hash, origin.clone());
+        contents.entry(info_hash).or_insert_with(start).clone()
+    }
+
+    /// Has a command reach the content's task: it cannot end in between.
+    pub(crate) fn activate_with(self: &Arc<Self>, info: &Info, command: Command) {
+        let mut contents = self.contents();
+        let start = || self.start(info.info_hash(), Origin::Local(info.clone()));
+        contents
+            .entry(info.info_hash())
+            .or_insert_with(start)
+            .send(command);
+    }
+
+    fn start(self: &Arc<Self>, info_hash: InfoHash, origin: Origin) -> Handle {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (loading, loaded) = watch::channel(None);
+        let status = ContentStatus {
+            info_hash,
+            length: 0,
+            pieces: 0,
+            missing_pieces: 0,
+            peers: 0,
+            up: 0,
+            down: 0,
+            waiting_reads: 0,
+            fetching: false,
+        };
+        let status = Arc::new(Mutex::new(status));
+        let handle = Handle {
+            commands: commands.clone(),
+            loaded,
+            status: status.clone(),
+        };
+        let engine = self.clone();
+        self.runtime.spawn(async move {
+            let result = engine.clone().load(info_hash, origin).await;
+            match &result {
+                Ok(loaded) => note_layout(&status, &loaded.layout),
+                // Before whoever waits is told: so that a new attempt is a new load.
+                Err(_) => drop(engine.contents().remove(&info_hash)),
+            }
+            loading.send_replace(Some(result.clone()));
+            if let Ok(loaded) = result {
+                let channel = (commands, receiver);
+                let (content, inbox) = Content::new(engine, info_hash, loaded, status, channel);
+                content.run(inbox).await;
+            }
+        });
+        handle
+    }
+
+    async fn load(
+        self: Arc<Self>,
+        info_hash: InfoHash,
+        origin: Origin,
+    ) -> Result<Loaded, ReadError> {
+        let disk = self.resources.disk.clone();
+        let open = move || match origin {
+            Origin::Local(info) => Loaded::new(self.storage.begin(&info)?),
+            Origin::Peer => self.find_for_peer(&info_hash),
+        };
+        Ok(on_disk(&disk, open).await?)
+    }
+
+    fn find_for_peer(&self, info_hash: &InfoHash) -> io::Result<Loaded> {
+        let found = self.storage.find(info_hash)?;
+        let mut loaded = Loaded::new(found.ok_or(io::ErrorKind::NotFound)?)?;
+        if loaded.metadata.is_none() {
+            let info = self.source.info(info_hash);
+            loaded.metadata = info.map(|info| info.encode().into());
+        }
+        Ok(loaded)
+    }
+
+    /// Whether there is something of the content that a peer can have.
+    pub(crate) async fn activate_for_peer(self: &Arc<Self>, info_hash: InfoHash) -> bool {
+        self.activate(info_hash, &Origin::Peer)
+            .loaded()
+            .await
+            .is_ok()
+    }
+
+    /// Tells a content's task, if it is active.
+    pub(crate) fn tell(&self, info_hash: &InfoHash, command: Command) {
+        let handle = self.contents().get(info_hash).cloned();
+        if let Some(handle) = handle {
+            handle.send(command);
+        }
+    }
+
+    /// The content's task ends now.
+    pub(crate) fn forget(&self, info_hash: &InfoHash) {
+        self.contents().remove(info_hash);
+    }
+
+    /// Ends a content's activity, unless something has come in for it meanwhile.
+    pub(crate) fn let_go(&self, info_hash: &InfoHash, inbox: &mut super::content::Inbox) -> bool {
+        let mut contents = self.contents();
+        let quiet = inbox.commands.is_empty();
+        if quiet {
+            contents.remove(info_hash);
+        }
+        quiet
+    }
+
+    pub(crate) fn peers_changed(&self, info_hash: &InfoHash) {
+        if self.unavailable.contains(info_hash) && !self.source.peers(info_hash).is_empty() {
+            self.unavailable.remove(info_hash);
+        }
+        self.tell(info_hash, Command::PeersChanged);
+    }
+
+    pub(crate) fn accept(self: &Arc<Self>, stream: Box<dyn Stream>, prefix: BytesMut) {
+        let Ok(permit) = self.incoming.clone().try_acquire_owned() else {
+            tracing::warn!("too many incoming connections: one was closed");
+            return;
+        };
+        let engine = self.clone();
+        self.runtime.spawn(async move {
+            match shake_incoming(&engine, stream, prefix).await {
+                Ok(mut established) => {
+                    established.permit = Some(permit);
+                    let info_hash = established.handshake.info_hash;
+                    engine.tell(&info_hash, Command::Established(established));
+                }
+                Err(error) => tracing::debug!(%error, "incoming connection closed"),
+            }
+        });
+    }
+
+    pub(crate) fn status(&self) -> SwarmStatus {
+        let handles: Vec<Handle> = self.contents().values().cloned().collect();
+        let status = |handle: Handle| {
+            handle
+                .status
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        };
+        SwarmStatus {
+            contents: handles.into_iter().map(status).collect(),
+        }
+    }
+}
+
+fn note_layout(status: &Mutex<ContentStatus>, layout: &Layout) {
+    let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
+    status.length = layout.length();
+    status.pieces = layout.pieces();
+}
+
+/// Contents for which a read has waited in vain.
+#[derive(Default)]
+pub(crate) struct Unavailable(Mutex<(BTreeSet<InfoHash>, VecDeque<InfoHash>)>);
+
+impl Unavailable {
+    pub(crate) fn contains(&self, info_hash: &InfoHash) -> bool {
+        self.lock().0.contains(info_hash)
+    }
+
+    /// Whether it was not yet among them.
+    pub(crate) fn insert(&self, info_hash: InfoHash) -> bool {
+        let (set, order) = &mut *self.lock();
+        let new = set.insert(info_hash);
+        if new {
+            order.push_back(info_hash);
+        }
+        if order.len() > UNAVAILABLE_MAX
+            && let Some(oldest) = order.pop_front()
+        {
+            set.remove(&oldest);
+        }
+        new
+    }
+
+    pub(crate) fn remove(&self, info_hash: &InfoHash) {
+        let (set, order) = &mut *self.lock();
+        if set.remove(info_hash) {
+            order.retain(|other| other != info_hash);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (BTreeSet<InfoHash>, VecDeque<InfoHash>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
