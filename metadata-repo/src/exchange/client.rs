@@ -1,0 +1,375 @@
+//! The pulling side: asks a peer for its author chains, fetches what is new, and moves our copies of them.
+
+mod install;
+
+use super::history::History;
+use super::pack_reader::{self, Quarantine, Received};
+use super::pktline::{self, BandReader, Line, Reader};
+use super::refs::{self, Locked};
+use super::store::Objects;
+use super::verify::{Move, check_forward, verify};
+use super::{ExchangeError, GitStore, PullLimits, commit_id, object_id, request};
+use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
+use gix::ObjectId;
+use gix::objs::Kind;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufReader, BufWriter, Read, Write};
+
+/// The volume's own rules for what comes from elsewhere; an error is a sentence that says what is wrong.
+pub trait Foreign {
+    /// A blob of a received pack.
+    fn check_blob(&self, blob: BlobId, raw: &[u8]) -> Result<(), String>;
+    /// A commit that is new here, as it is stored.
+    fn check_commit(&self, commit: CommitId, raw: &[u8]) -> Result<(), String>;
+    /// A commit that is to become an author's head.
+    fn check_head(&self, author: IncarnationId, commit: CommitId, raw: &[u8])
+    -> Result<(), String>;
+}
+
+/// No rules beyond Git's and the exchange's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trusting;
+
+impl Foreign for Trusting {
+    fn check_blob(&self, _: BlobId, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn check_commit(&self, _: CommitId, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn check_head(&self, _: IncarnationId, _: CommitId, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// How to pull.
+pub struct PullOptions<'a> {
+    /// This node's own incarnation, whose chain nobody else moves.
+    pub own: Option<IncarnationId>,
+    /// What a peer may send.
+    pub limits: PullLimits,
+    /// The volume's rules.
+    pub foreign: &'a dyn Foreign,
+}
+
+impl Default for PullOptions<'_> {
+    fn default() -> Self {
+        Self {
+            own: None,
+            limits: PullLimits::default(),
+            foreign: &Trusting,
+        }
+    }
+}
+
+/// What a pull has brought.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pulled {
+    /// Author chains that moved, and their heads now: all that is needed for them is here and synced.
+    pub moved: Vec<(IncarnationId, CommitId)>,
+    /// Objects received.
+    pub objects: usize,
+}
+
+/// Most lines of a capability advertisement: git sends about ten.
+const CAPABILITIES_MAX: usize = 100;
+
+/// Most bytes of a line that names a ref.
+const REF_BYTES_MAX: usize = 1024;
+
+/// Pulls over one connection to [`super::serve_from`]'s side, which is of no further use then. Takes one round
+/// trip where nothing is new.
+pub(crate) fn pull_into(
+    store: &dyn GitStore,
+    read: impl Read,
+    write: impl Write,
+    options: &PullOptions<'_>,
+) -> Result<Pulled, ExchangeError> {
+    let mut write = BufWriter::new(write);
+    let mut lines = Reader::new(BufReader::new(read));
+    ask_refs(&mut write)?;
+    read_advertisement(&mut lines)?;
+    let theirs = read_refs(&mut lines, options.limits.refs_max)?;
+    // read after the peer has answered: it cannot know more of our own chain than we do now
+    let mut repository = store.git();
+    let ours = refs::authors(&repository)?;
+    let plan = plan(&mut repository, &ours, &theirs, options)?;
+    if plan.moves.is_empty() {
+        end(&mut write)?;
+        return Ok(Pulled::default());
+    }
+    let received = fetch(&mut lines, &mut write, &repository, (&plan, options))?;
+    let mut known: Vec<_> = ours.into_values().collect();
+    known.extend(refs::target(&repository, refs::MAIN)?);
+    let objects = received
+        .as_ref()
+        .map_or(0, |received| received.objects.len());
+    let ready = check(
+        &repository,
+        received.as_ref(),
+        (&plan.moves, known),
+        options,
+    )?;
+    let (locked, moved): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+    if !moved.is_empty() {
+        install::install(store, received, locked)?;
+        store.refresh();
+    }
+    Ok(Pulled { moved, objects })
+}
+
+/// A ref that is ready to move, and how that is told.
+type Ready = (Locked, (IncarnationId, CommitId));
+
+/// Checks everything, then locks and writes the refs that are to move.
+fn check(
+    repository: &gix::Repository,
+    received: Option<&Received>,
+    (moves, known): (&[Move], Vec<ObjectId>),
+    options: &PullOptions<'_>,
+) -> Result<Vec<Ready>, ExchangeError> {
+    let mut here = repository.clone();
+    let mut quarantine;
+    let objects: &mut dyn Objects = match received {
+        None => &mut here,
+        Some(received) => {
+            quarantine = Quarantine {
+                received,
+                repository: here,
+            };
+            &mut quarantine
+        }
+    };
+    let mut history = History::new(objects, refs::cut(repository)?, options.limits.commits_max);
+    verify(&mut history, moves, known, options.foreign)?;
+    let mut ready = Vec::new();
+    for one in moves {
+        if let Some(locked) = lock_ref(repository, &mut history, *one)? {
+            ready.push((locked, (one.incarnation, commit_id(&one.new))));
+        }
+    }
+    Ok(ready)
+}
+
+/// Locks a ref, unless another pull has meanwhile moved it as far or farther.
+fn lock_ref(
+    repository: &gix::Repository,
+    history: &mut History<'_>,
+    one: Move,
+) -> Result<Option<Locked>, ExchangeError> {
+    let locked = Locked::take(repository, one.incarnation).map_err(ExchangeError::repository)?;
+    let now = locked.current(repository)?;
+    if now != one.old {
+        if let Some(now) = now
+            && history
+                .unreachable(&[now], HashSet::from([one.new]))?
+                .is_empty()
+        {
+            return Ok(None);
+        }
+        check_forward(history, &Move { old: now, ..one })?;
+    }
+    locked.write(one.new).map_err(ExchangeError::repository)?;
+    Ok(Some(locked))
+}
+
+fn ask_refs(out: &mut dyn Write) -> Result<(), ExchangeError> {
+    pktline::data(out, b"command=ls-refs\n")?;
+    pktline::special(out, &Line::Delimiter)?;
+    pktline::data(out, format!("ref-prefix {}\n", refs::AUTHORS).as_bytes())?;
+    end(out)
+}
+
+/// Ends a request, and without one the conversation.
+fn end(out: &mut dyn Write) -> Result<(), ExchangeError> {
+    pktline::special(out, &Line::Flush)?;
+    out.flush().map_err(ExchangeError::Connection)
+}
+
+fn read_advertisement(lines: &mut Reader<impl Read>) -> Result<(), ExchangeError> {
+    if lines.expect("a greeting")?.text() != Some(b"version 2") {
+        return Err(ExchangeError::protocol(
+            "the peer does not speak Git's protocol version 2",
+        ));
+    }
+    for _ in 0..CAPABILITIES_MAX {
+        let line = lines.expect("a greeting")?;
+        match line.text() {
+            Some(text)
+                if text
+                    .strip_prefix(b"object-format=")
+                    .is_some_and(|it| it != b"sha1") =>
+            {
+                return Err(ExchangeError::protocol(
+                    "the peer's object format is not sha1",
+                ));
+            }
+            Some(_) => {}
+            None if line == Line::Flush => return Ok(()),
+            None => break,
+        }
+    }
+    Err(ExchangeError::protocol("a greeting that is none"))
+}
+
+fn read_refs(
+    lines: &mut Reader<impl Read>,
+    refs_max: usize,
+) -> Result<BTreeMap<IncarnationId, ObjectId>, ExchangeError> {
+    let mut refs = BTreeMap::new();
+    loop {
+        let line = lines.expect("a list of refs")?;
+        let Some(text) = line.text() else {
+            return match line {
+                Line::Flush => Ok(refs),
+                _ => Err(ExchangeError::protocol("a list of refs that is none")),
+            };
+        };
+        let (incarnation, id) = parse_ref(text)?;
+        if refs.len() >= refs_max {
+            return Err(ExchangeError::Limit {
+                what: "author chains",
+                limit: refs_max as u64,
+            });
+        }
+        if refs.insert(incarnation, id).is_some() {
+            return Err(ExchangeError::protocol("a ref named twice"));
+        }
+    }
+}
+
+/// `ID NAME`, perhaps with attributes, none of which author refs have.
+fn parse_ref(text: &[u8]) -> Result<(IncarnationId, ObjectId), ExchangeError> {
+    let bad = || ExchangeError::protocol("a line that names no author's chain");
+    let (id, name) = text.split_at_checked(40).ok_or_else(bad)?;
+    let name = name.strip_prefix(b" ").ok_or_else(bad)?;
+    if text.len() > REF_BYTES_MAX {
+        return Err(bad());
+    }
+    let incarnation = refs::parse_author(name).ok_or_else(bad)?;
+    let id = request::parse_id(id)?;
+    if id.is_null() {
+        return Err(bad());
+    }
+    Ok((incarnation, id))
+}
+
+/// What follows from the peer's refs and ours.
+#[derive(Debug, Default)]
+struct Plan {
+    moves: Vec<Move>,
+    /// New heads that are not surely here.
+    wants: Vec<ObjectId>,
+    /// What the peer needs not send.
+    haves: Vec<ObjectId>,
+}
+
+fn plan(
+    repository: &mut gix::Repository,
+    ours: &BTreeMap<IncarnationId, ObjectId>,
+    theirs: &BTreeMap<IncarnationId, ObjectId>,
+    options: &PullOptions<'_>,
+) -> Result<Plan, ExchangeError> {
+    let cut = refs::cut(repository)?;
+    let tips: Vec<_> = ours.values().copied().collect();
+    let mut objects = repository.clone();
+    let mut history = History::new(&mut objects, cut, options.limits.commits_max);
+    let mut haves: HashSet<_> = tips.iter().copied().collect();
+    let (mut plan, mut wants) = (Plan::default(), HashSet::new());
+    for (incarnation, new) in theirs {
+        let old = ours.get(incarnation).copied();
+        if old == Some(*new) {
+            continue;
+        }
+        let is_here = repository.kind_of(new)? == Some(Kind::Commit);
+        let is_behind = match old {
+            Some(old) if is_here => history
+                .unreachable(&[old], HashSet::from([*new]))?
+                .is_empty(),
+            _ => false,
+        };
+        if is_behind {
+            haves.insert(*new);
+            continue;
+        }
+        if options.own == Some(*incarnation) {
+            let (ours, theirs) = (old.map(|id| commit_id(&id)), commit_id(new));
+            return Err(ExchangeError::OwnChainAhead { ours, theirs });
+        }
+        let moved = Move {
+            incarnation: *incarnation,
+            old,
+            new: *new,
+        };
+        // where the rival commit is here already, no fetch is needed to see that it is one
+        if is_here
+            && history
+                .unreachable(&tips, HashSet::from([*new]))?
+                .is_empty()
+        {
+            check_forward(&mut history, &moved)?;
+        } else {
+            wants.insert(*new);
+        }
+        plan.moves.push(moved);
+    }
+    plan.wants = sorted(wants);
+    plan.haves = sorted(haves);
+    Ok(plan)
+}
+
+fn sorted(ids: HashSet<ObjectId>) -> Vec<ObjectId> {
+    let mut ids: Vec<_> = ids.into_iter().collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Fetches what is wanted, if anything, and ends the conversation.
+fn fetch(
+    lines: &mut Reader<impl Read>,
+    out: &mut dyn Write,
+    repository: &gix::Repository,
+    (plan, options): (&Plan, &PullOptions<'_>),
+) -> Result<Option<Received>, ExchangeError> {
+    if plan.wants.is_empty() {
+        end(out)?;
+        return Ok(None);
+    }
+    pktline::data(out, b"command=fetch\n")?;
+    pktline::special(out, &Line::Delimiter)?;
+    for (word, ids) in [("want", &plan.wants), ("have", &plan.haves)] {
+        for id in ids {
+            pktline::data(out, format!("{word} {id}\n").as_bytes())?;
+        }
+    }
+    pktline::data(out, b"done\n")?;
+    end(out)?;
+    if lines.expect("an answer")?.text() != Some(b"packfile") {
+        return Err(ExchangeError::protocol(
+            "something else than the pack that was asked for",
+        ));
+    }
+    let mut band = BandReader::new(lines);
+    let directory = repository.objects.store_ref().path().to_owned();
+    let received = pack_reader::receive(&mut |buffer| band.read(buffer), &directory, options)?;
+    // whether the peer still hears that we are done does not matter: all has arrived
+    let _ = end(out);
+    Ok(Some(received))
+}
+
+/// Any bytes as a peer's greeting and list of refs: no panic, and no more refs than allowed.
+pub fn fuzz_refs(bytes: &[u8]) {
+    if let Ok(refs) = read_refs(&mut Reader::new(bytes), 10) {
+        assert!(refs.len() <= 10);
+        for id in refs.values() {
+            assert_eq!(object_id(commit_id(id)), *id);
+        }
+    }
+}
+
+/// Any bytes as a peer's greeting: no panic.
+pub fn fuzz_advertisement(bytes: &[u8]) {
+    let _ = read_advertisement(&mut Reader::new(bytes));
+}

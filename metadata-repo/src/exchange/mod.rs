@@ -1,0 +1,145 @@
+//! Names between nodes: a Git protocol v2 server, and the client that pulls author chains.
+//!
+//! [`serve`] answers stock `git clone git://HOST:PORT/NAME` and other nodes alike, over any pair of blocking
+//! streams; timeouts belong to the streams. [`pull`] brings a peer's author chains here.
+//!
+//! Invariant: a ref moves only to a commit whose whole closure (history, trees, blobs) is here, checked and
+//! synced. What a peer sent and what failed a check is never visible in the store: a pack lives in a temporary
+//! file until it has passed. After a crash there may be `objects/.tmp-pull-*` files (to be removed when the
+//! repository is opened), or a whole pack that no ref needs.
+
+mod client;
+mod history;
+mod limits;
+mod pack_reader;
+mod pack_writer;
+mod pktline;
+mod refs;
+mod request;
+mod server;
+mod store;
+mod tree;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use delugefs_core::ids::{CommitId, IncarnationId};
+use std::io;
+
+pub use client::{Foreign, PullOptions, Pulled, Trusting, fuzz_advertisement, fuzz_refs};
+pub use limits::{PullLimits, ServeLimits};
+pub use pack_reader::fuzz_pack;
+pub use pktline::fuzz_pktline;
+pub use request::fuzz_request;
+pub use server::{ServeOptions, Served};
+pub use tree::fuzz_tree;
+
+pub(crate) use client::pull_into;
+pub(crate) use server::serve_from;
+
+/// What the exchange needs of a repository.
+pub(crate) trait GitStore {
+    /// A handle for this thread.
+    fn git(&self) -> gix::Repository;
+    /// Objects or refs have changed on disk: later handles must see them.
+    fn refresh(&self);
+}
+
+/// Why an exchange with a peer came to nothing. Whatever it is, no ref has moved because of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// The stream failed, or timed out.
+    #[error("connection: {0}")]
+    Connection(#[source] io::Error),
+    /// The stream ended in the middle.
+    #[error("the peer closed the connection in the middle of {0}")]
+    Truncated(&'static str),
+    /// The peer sent what Git's protocol does not allow, or what is not served here.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(String),
+    /// The peer answered with an error of its own.
+    #[error("the peer refused: {0}")]
+    Refused(String),
+    /// More of something than is taken.
+    #[error("more than {limit} {what}")]
+    Limit {
+        /// What there is too much of, with its unit.
+        what: &'static str,
+        /// The most that is taken.
+        limit: u64,
+    },
+    /// The pack is not a well-formed pack.
+    #[error("bad pack: {0}")]
+    Pack(String),
+    /// An object that breaks the rules of Git or of a volume.
+    #[error("bad object {id}: {why}")]
+    Object {
+        /// Its id, in hex.
+        id: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The pack is incomplete.
+    #[error("incomplete: object {0} is missing")]
+    Missing(String),
+    /// An author's new head does not continue the old one.
+    #[error(
+        "the chain of {incarnation} moved back or aside: {ours} is not in the history of {theirs}"
+    )]
+    MovedBack {
+        /// Whose chain.
+        incarnation: IncarnationId,
+        /// Its head here.
+        ours: CommitId,
+        /// The head that the peer has.
+        theirs: CommitId,
+    },
+    /// The peer has commits of this very incarnation that are not here: this root is a copy or was restored,
+    /// and has to continue as a new incarnation.
+    #[error("a peer knows commits of this node that this node does not: {theirs}")]
+    OwnChainAhead {
+        /// Our own head, if there is one.
+        ours: Option<CommitId>,
+        /// The head that the peer has.
+        theirs: CommitId,
+    },
+    /// A commit that the volume's own rules refuse.
+    #[error("commit {commit} is refused: {why}")]
+    Rejected {
+        /// The commit.
+        commit: CommitId,
+        /// By which rule.
+        why: String,
+    },
+    /// This node's own repository failed.
+    #[error("own repository: {0}")]
+    Repository(String),
+}
+
+impl ExchangeError {
+    fn protocol(why: impl Into<String>) -> Self {
+        Self::Protocol(why.into())
+    }
+
+    fn repository(error: impl std::fmt::Display) -> Self {
+        Self::Repository(error.to_string())
+    }
+
+    fn object(id: &gix::oid, why: impl Into<String>) -> Self {
+        Self::Object {
+            id: id.to_string(),
+            why: why.into(),
+        }
+    }
+}
+
+/// A commit's id in the core's words. Repositories here are SHA-1 only.
+fn commit_id(id: &gix::oid) -> CommitId {
+    CommitId::from_slice(id.as_bytes()).unwrap_or(CommitId::new([0; 20]))
+}
+
+/// A commit's id in gix's words.
+fn object_id(id: CommitId) -> gix::ObjectId {
+    gix::ObjectId::Sha1(*id.as_bytes())
+}
