@@ -6,7 +6,7 @@
 //!
 //! `SEED=n cargo test -p delugefs-core --test simulation replay -- --nocapture` tells one run step by step;
 //! `SEEDS=from..to` runs others than the usual ones.
-#![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
+#![allow(clippy::unwrap_used, clippy::unchecked_time_subtraction)]
 
 mod network;
 mod node;

@@ -1,5 +1,6 @@
 //! What happens to a cluster, drawn from a seed, and what must hold in the end.
 
+use crate::node::Node;
 use crate::random::Random;
 use crate::world::{Action, Next, World};
 use std::fmt;
@@ -142,7 +143,7 @@ fn trouble(world: &mut World) {
             0..60 => Action::Write(node),
             60..70 => Action::Crash(node),
             70..80 => Action::Reset(node),
-            80..90 => Action::Cut(node, other, at.subsec_millis() % 2 == 0),
+            80..90 => Action::Cut(node, other, at.subsec_millis().is_multiple_of(2)),
             90..95 => Action::Heal,
             _ => {
                 burst(world, at, node);
@@ -186,7 +187,7 @@ fn last_change(world: &mut World, hops: u32, slowest: u64) -> Duration {
     let delay = Duration::from_millis(slowest);
     let bound =
         delay * 5 * hops + Duration::from_millis(20) * 3 * hops + Duration::from_millis(2500);
-    let is_done = world.run(start + bound, |world| is_agreed(world));
+    let is_done = world.run(start + bound, is_agreed);
     assert!(
         is_done,
         "not everywhere after {bound:?}: {}",
@@ -209,20 +210,15 @@ fn is_agreed(world: &World) -> bool {
 }
 
 fn disagreement(world: &World) -> String {
-    let mut text = String::new();
-    for node in &world.nodes {
+    let line = |node: &Node| {
         let heads = world.graph.maximal(node.store.authors());
         let writes = world.graph.writes(&heads);
-        let shown = node
-            .running
-            .as_ref()
-            .map(|running| world.graph.writes(&running.shown));
-        text += &format!(
-            "\n  {}: {} pending, has {writes:?}, shows {shown:?}",
-            node.number, node.pending
-        );
-    }
-    text
+        let running = node.running.as_ref();
+        let shown = running.map(|running| world.graph.writes(&running.shown));
+        let (number, pending) = (node.number, node.pending);
+        format!("\n  {number}: {pending} pending, has {writes:?}, shows {shown:?}")
+    };
+    world.nodes.iter().map(line).collect()
 }
 
 /// All that was acknowledged is everywhere.
