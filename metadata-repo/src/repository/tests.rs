@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod several;
 mod stock;
 pub(crate) mod support;
+mod timing;
 mod trees;

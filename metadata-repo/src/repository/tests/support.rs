@@ -125,6 +125,17 @@ impl Node {
     pub(crate) fn try_author(&mut self, changes: &Changes) -> crate::Result<Authored> {
         let mut after = self.model.clone();
         after.apply(changes).unwrap();
+        let authored = self.author_unmodelled(changes, &after)?;
+        self.model = after;
+        Ok(authored)
+    }
+
+    /// Without keeping the model.
+    pub(crate) fn author_unmodelled(
+        &mut self,
+        changes: &Changes,
+        after: &MemoryTree,
+    ) -> crate::Result<Authored> {
         self.sequence += 1;
         let authored = self.repository.author(&Authoring {
             incarnation: self.incarnation,
@@ -143,7 +154,6 @@ impl Node {
             },
         })?;
         self.view = authored.view.clone();
-        self.model = after;
         Ok(authored)
     }
 
@@ -166,6 +176,22 @@ impl Node {
             .map(|placed| change(&self.model, placed.entry.id, Some(placed)))
             .collect();
         self.author(&changes)
+    }
+
+    pub(crate) fn set(&mut self, settings: &Settings) {
+        let authored = self.repository.author(&Authoring {
+            incarnation: self.incarnation,
+            label: "node",
+            on: &self.view,
+            changes: &Changes::new(),
+            settings: Some(settings),
+            infos: &self.infos,
+            journal_sequence: self.sequence,
+            now: Timestamp::from_seconds(self.now),
+            durable: self.durable,
+            resolve: &|_| None,
+        });
+        self.view = authored.unwrap().view;
     }
 
     pub(crate) fn refresh(&mut self) {

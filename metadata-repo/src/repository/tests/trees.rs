@@ -162,7 +162,7 @@ fn large_directories_spread_and_change_cheaply() {
 }
 
 /// One step of a random history: numbers that become a change that is valid in the model.
-type Step = (u8, u16, u16, u8);
+pub(crate) type Step = (u8, u16, u16, u8);
 
 fn names() -> [&'static [u8]; 12] {
     [
@@ -196,7 +196,7 @@ fn is_inside(model: &MemoryTree, mut at: EntryId, directory: EntryId) -> bool {
 }
 
 /// Makes a valid change of the model, and applies it.
-fn take_step(
+pub(crate) fn take_step(
     model: &mut MemoryTree,
     next: &mut u32,
     (what, which, whither, extra): Step,
