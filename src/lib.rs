@@ -7,6 +7,7 @@ pub mod bytes;
 pub mod cli;
 pub mod control;
 pub mod filesystem;
+pub mod fuzzing;
 pub mod link;
 pub mod net;
 pub mod node;

@@ -35,6 +35,8 @@ pub use request::fuzz_request;
 pub use server::{ServeOptions, Served};
 pub use tree::fuzz_tree;
 
+pub(crate) use tree::takes_name;
+
 pub(crate) use client::pull_into;
 pub(crate) use server::serve_from;
 
