@@ -13,8 +13,6 @@ mod diff;
 mod directory;
 mod error;
 pub mod escape;
-// the repository's own `serve` and `pull` are what uses it outside of tests
-#[cfg_attr(not(test), allow(dead_code, unused_imports))]
 pub mod exchange;
 pub mod fuzzing;
 mod history;

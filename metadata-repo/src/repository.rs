@@ -6,6 +6,8 @@
 
 mod author;
 mod files;
+mod lookup;
+mod pack;
 mod read;
 mod refresh;
 mod repair;
@@ -155,6 +157,11 @@ impl Repository {
     /// A handle for this thread.
     pub(crate) fn git_handle(&self) -> gix::Repository {
         self.inner.git.to_thread_local()
+    }
+
+    /// Makes everything written so far survive a power cut.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.state().unsynced.sync(&self.inner.path)
     }
 
     fn session(&self) -> Session<'_> {

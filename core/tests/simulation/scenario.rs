@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) pulls: u64,
     pub(crate) failed_pulls: u64,
     pub(crate) heads: u64,
+    /// The longest delay of a message, in milliseconds.
+    pub(crate) slowest: u64,
     /// How long the last change took to be everywhere, in units of the longest delay and hop.
     pub(crate) settled_in_delays: f64,
 }
@@ -121,6 +123,7 @@ pub(crate) fn run(seed: u64, is_told: bool) -> Report {
         pulls: world.counts.pulls,
         failed_pulls: world.counts.failed_pulls,
         heads: world.counts.heads,
+        slowest,
         settled_in_delays: settled.as_secs_f64() / longest.as_secs_f64(),
     }
 }
@@ -236,6 +239,10 @@ fn agree(world: &World) {
     }
 }
 
+fn pairs(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..nodes).flat_map(move |b| (0..b).map(move |a| (a, b)))
+}
+
 /// When all is said, nothing more is said; and by then all know who holds what.
 fn fall_silent(world: &mut World) {
     let end = world.now + LAST_WORDS;
@@ -243,6 +250,13 @@ fn fall_silent(world: &mut World) {
     for node in &world.nodes {
         let running = node.running.as_ref().unwrap();
         assert!(running.sync.is_settled(), "{} is not settled", node.number);
+    }
+    for (a, b) in pairs(world.nodes.len()) {
+        let both = |ends: [usize; 2]| ends == [a, b] || ends == [b, a];
+        let links = world.network.connections.values();
+        let count = links.filter(|connection| both(connection.ends)).count();
+        let expected = usize::from(world.network.joined(a, b));
+        assert_eq!(count, expected, "links between {a} and {b}");
     }
     let before = world.counts;
     let end = world.now + SILENCE;

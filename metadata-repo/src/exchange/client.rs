@@ -8,7 +8,7 @@ use super::pktline::{self, BandReader, Line, Reader};
 use super::refs::{self, Locked};
 use super::store::Objects;
 use super::verify::{Move, check_forward, verify};
-use super::{ExchangeError, GitStore, PullLimits, commit_id, object_id, request};
+use super::{ExchangeError, GitStore, PullLimits, VolumeRules, commit_id, object_id, request};
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
 use gix::ObjectId;
 use gix::objs::Kind;
@@ -59,7 +59,7 @@ impl Default for PullOptions<'_> {
         Self {
             own: None,
             limits: PullLimits::default(),
-            foreign: &Trusting,
+            foreign: &VolumeRules,
         }
     }
 }

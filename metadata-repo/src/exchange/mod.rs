@@ -20,6 +20,7 @@ mod server;
 mod store;
 mod tree;
 mod verify;
+mod volume;
 
 #[cfg(test)]
 mod tests;
@@ -34,11 +35,11 @@ pub use pktline::fuzz_pktline;
 pub use request::fuzz_request;
 pub use server::{ServeOptions, Served};
 pub use tree::fuzz_tree;
+pub use volume::{VolumeRules, pull, serve};
 
+use client::pull_into;
+use server::serve_from;
 pub(crate) use tree::takes_name;
-
-pub(crate) use client::pull_into;
-pub(crate) use server::serve_from;
 
 /// What the exchange needs of a repository.
 pub(crate) trait GitStore {
@@ -46,6 +47,8 @@ pub(crate) trait GitStore {
     fn git(&self) -> gix::Repository;
     /// Objects or refs have changed on disk: later handles must see them.
     fn refresh(&self);
+    /// Makes all objects that were written so far survive a power cut: what is received may build on them.
+    fn sync(&self) -> Result<(), ExchangeError>;
 }
 
 /// Why an exchange with a peer came to nothing. Whatever it is, no ref has moved because of it.

@@ -6,3 +6,4 @@ mod mutation;
 mod pull;
 mod stock;
 mod support;
+mod volume;

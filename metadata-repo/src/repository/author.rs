@@ -25,7 +25,7 @@ pub struct Authoring<'a> {
     /// The node's label, shown as the author's name.
     pub label: &'a str,
     /// The view that the changes start from; its heads become the parents.
-    pub on: &'a View,
+    pub base: &'a View,
     /// What changes in it.
     pub changes: &'a Changes,
     /// New settings of the volume.
@@ -59,7 +59,7 @@ impl Repository {
         let name = files::author_name(authoring.incarnation);
         let own = files::reference(session.git(), &name)?;
         check_own(&session, own, authoring)?;
-        let base = object_id(authoring.on.tree.as_bytes());
+        let base = object_id(authoring.base.tree.as_bytes());
         let tree = write_tree(&session, base, authoring)?;
         if tree == base {
             let view = self.refresh_in(&session, &mut state)?;
@@ -110,7 +110,7 @@ impl Repository {
         authoring: &Authoring<'_>,
     ) -> Result<ObjectId> {
         let heads = authoring
-            .on
+            .base
             .heads
             .iter()
             .map(|head| object_id(head.as_bytes()));
@@ -145,7 +145,7 @@ fn check_own(
     let Some(own) = own else {
         return Ok(());
     };
-    for head in &authoring.on.heads {
+    for head in &authoring.base.heads {
         if is_ancestor(session, own, object_id(head.as_bytes()))? {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! The repository's files: layout, objects, references, and syncing them.
 
+use super::pack::{PACK_BYTES_MAX, PackWriter};
 use crate::codec::settings;
 use crate::commit::nobodys;
 use crate::diff::placed_root;
@@ -152,12 +153,11 @@ pub(super) struct Unsynced {
 }
 
 impl Unsynced {
-    pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
     /// Makes all of them survive a power cut.
     pub(super) fn sync(&mut self, path: &Path) -> Result<()> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
         if self.files.len() > UNSYNCED_FILES_MAX {
             sync_all(path)?;
         } else {
@@ -192,14 +192,21 @@ pub(super) fn sync_all(path: &Path) -> Result<()> {
     rustix::fs::syncfs(&directory).map_err(|errno| io("sync the filesystem")(errno.into()))
 }
 
-/// Writes what the session has gathered.
+/// From so many objects on, one pack is cheaper than a file for each.
+const PACK_OBJECTS_MIN: usize = 256;
+
+/// Writes what the session has gathered: a few objects one by one, many as packs.
 pub(super) fn write_objects(
     session: &Session<'_>,
     path: &Path,
     unsynced: &mut Unsynced,
 ) -> Result<()> {
     let batch: Batch = session.take_batch();
-    let store = gix::odb::loose::Store::at(path.join("objects"), gix::hash::Kind::Sha1);
+    let objects = path.join("objects");
+    if batch.len() >= PACK_OBJECTS_MIN {
+        return write_packs(batch, &objects);
+    }
+    let store = gix::odb::loose::Store::at(objects, gix::hash::Kind::Sha1);
     for (id, (kind, data)) in batch {
         store
             .write_buf_with_known_id(kind, &data, id)
@@ -207,4 +214,15 @@ pub(super) fn write_objects(
         unsynced.add(store.object_path(&id));
     }
     Ok(())
+}
+
+fn write_packs(batch: Batch, objects: &Path) -> Result<()> {
+    let mut writer = PackWriter::new(objects)?;
+    for (id, (kind, data)) in batch {
+        if writer.bytes() + data.len() as u64 > PACK_BYTES_MAX {
+            std::mem::replace(&mut writer, PackWriter::new(objects)?).finish()?;
+        }
+        writer.add(id, kind, &data)?;
+    }
+    writer.finish().map(drop)
 }

@@ -8,6 +8,7 @@ use crate::error::{RepositoryError, Result, malformed};
 use crate::history::maximal;
 use crate::session::Session;
 use crate::view::{settings_of, tree_of};
+use delugefs_core::ids::{CommitId, TreeId};
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
 use gix::refs::transaction::PreviousValue;
@@ -22,6 +23,24 @@ impl Repository {
     pub fn refresh_view(&self) -> Result<View> {
         let session = self.session();
         self.refresh_in(&session, &mut self.state())
+    }
+
+    /// What a set of commits shows, such as the heads of an earlier view. Remembered; moves no reference.
+    pub fn view_of(&self, heads: &BTreeSet<CommitId>) -> Result<View> {
+        let session = self.session();
+        let mut state = self.state();
+        let heads = heads
+            .iter()
+            .map(|head| object_id(head.as_bytes()))
+            .collect();
+        let heads = maximal(&session, &heads)?;
+        self.compute(&session, &mut state, &heads)
+    }
+
+    /// A commit's tree.
+    pub fn tree_of(&self, commit: CommitId) -> Result<TreeId> {
+        let facts = self.session().commit(object_id(commit.as_bytes()))?;
+        Ok(tree_id(facts.tree))
     }
 
     /// The first view of this process.
@@ -75,6 +94,12 @@ impl Repository {
         }
         let heads = maximal(session, &sound)?;
         let view = self.compute(session, state, &heads)?;
+        let main = view.commit.map(|commit| object_id(commit.as_bytes()));
+        if let Some(main) =
+            main.filter(|_| files::reference(session.git(), files::MAIN).ok().flatten() != main)
+        {
+            files::set_reference(session.git(), files::MAIN, main, PreviousValue::Any)?;
+        }
         self.publish(view.clone());
         Ok(view)
     }
@@ -91,9 +116,6 @@ impl Repository {
             Some(_) => merged(session, state, heads)?,
         };
         files::write_objects(session, &self.inner.path, &mut state.unsynced)?;
-        if files::reference(session.git(), files::MAIN)? != Some(commit) {
-            files::set_reference(session.git(), files::MAIN, commit, PreviousValue::Any)?;
-        }
         Ok(View {
             heads: heads.iter().map(|head| commit_id(*head)).collect(),
             commit: Some(commit_id(commit)),

@@ -104,8 +104,8 @@ pub(crate) const SEND_BLOCKS: usize = 8;
 /// Disk operations of all contents at a time, each on a thread of the blocking pool.
 pub(crate) const DISK_OPERATIONS_MAX: usize = 16;
 
-/// Bytes of verified-to-be pieces handed to one disk operation.
-pub(crate) const DISK_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of pieces handed to one disk operation; what is needed sooner waits for one of them.
+pub(crate) const DISK_BATCH_BYTES: usize = 1024 * 1024;
 
 /// Disk operations of one content's pieces at a time: verifying is processor work.
 pub(crate) const DISK_BATCHES_MAX: usize = 2;

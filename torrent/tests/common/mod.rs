@@ -98,6 +98,14 @@ pub fn random_file(path: &Path, megabytes: u64, seed: u64) {
 
 /// The two files have the same bytes.
 pub fn assert_same(left: &Path, right: &Path) {
-    let status = std::process::Command::new("cmp").arg(left).arg(right).status();
-    assert!(status.unwrap().success(), "{} and {} differ", left.display(), right.display());
+    let status = std::process::Command::new("cmp")
+        .arg(left)
+        .arg(right)
+        .status();
+    assert!(
+        status.unwrap().success(),
+        "{} and {} differ",
+        left.display(),
+        right.display()
+    );
 }

@@ -23,6 +23,7 @@ pub(super) fn install(
     refs: Vec<Locked>,
 ) -> Result<(), ExchangeError> {
     let received = received.filter(|received| !received.objects.is_empty());
+    store.sync()?;
     place(store, received, refs).map_err(ExchangeError::repository)
 }
 

@@ -4,7 +4,7 @@ use super::super::pack_writer::{self, entry_header};
 use super::super::pktline::{self, BandWriter, Line};
 use super::super::store::Objects;
 use super::super::{ExchangeError, PullLimits, PullOptions, pull_into, serve_from};
-use super::support::{Node, incarnation, raw_commit, serving, streams};
+use super::support::{Node, incarnation, raw_commit, serving, streams, trusting};
 use gix::ObjectId;
 use gix::objs::Kind;
 use std::collections::HashMap;
@@ -96,7 +96,7 @@ fn pull_wire(to: &Node, wire: &[u8]) -> Result<(), ExchangeError> {
             blob_bytes_max: 100_000,
             ..PullLimits::default()
         },
-        ..PullOptions::default()
+        ..trusting()
     };
     let (client, mut server) = streams();
     std::thread::scope(|scope| {

@@ -4,7 +4,9 @@ use super::super::GitStore as _;
 use super::super::{
     ExchangeError, Foreign, PullOptions, Pulled, ServeLimits, ServeOptions, pull_into, serve_from,
 };
-use super::support::{Node, commit_id, git, incarnation, pull, pull_with, serving, streams};
+use super::support::{
+    Node, commit_id, git, incarnation, pull, pull_with, serving, streams, trusting,
+};
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
 use std::time::{Duration, Instant};
 
@@ -107,7 +109,7 @@ fn own_chain_ahead_is_told_and_not_taken() {
     pull(&to, &from);
     let own = PullOptions {
         own: Some(incarnation(1)),
-        ..PullOptions::default()
+        ..trusting()
     };
     assert_eq!(pull_with(&to, &from, &own).0.unwrap(), Pulled::default());
     let lost = from.commit(1, &[first], &[("a", "1")]);
@@ -129,7 +131,7 @@ fn a_chain_that_moved_aside_is_refused_and_nothing_moves() {
     from.commit(1, &[first], &[("a", "other")]);
     from.commit(2, &[first], &[("a", "2")]);
     let before = to.leftovers();
-    let (pulled, _) = pull_with(&to, &from, &PullOptions::default());
+    let (pulled, _) = pull_with(&to, &from, &trusting());
     assert!(
         matches!(pulled, Err(ExchangeError::MovedBack { .. })),
         "{pulled:?}"
@@ -172,7 +174,7 @@ fn the_volumes_own_rules_decide() {
         let rules = Without(incarnation(refused));
         let options = PullOptions {
             foreign: &rules,
-            ..PullOptions::default()
+            ..trusting()
         };
         let (pulled, _) = pull_with(&to, &from, &options);
         assert_eq!(pulled.is_ok(), good, "{pulled:?}");
@@ -182,7 +184,7 @@ fn the_volumes_own_rules_decide() {
     let rules = Without(incarnation(2));
     let options = PullOptions {
         foreign: &rules,
-        ..PullOptions::default()
+        ..trusting()
     };
     let error = pull_with(&to, &from, &options).0.unwrap_err().to_string();
     assert!(
@@ -275,7 +277,7 @@ fn a_peer_that_falls_silent_ends_with_the_streams_timeout() {
     client
         .set_read_timeout(Some(Duration::from_millis(20)))
         .unwrap();
-    let pulled = pull_into(&to, &client, &client, &PullOptions::default());
+    let pulled = pull_into(&to, &client, &client, &trusting());
     assert!(
         matches!(pulled, Err(ExchangeError::Connection(_))),
         "{pulled:?}"
@@ -324,7 +326,7 @@ fn a_server_has_limits() {
         let (client, server) = streams();
         let (pulled, outcome) = std::thread::scope(|scope| {
             let serving_it = scope.spawn(|| serve_from(&from, &server, &server, &options));
-            let pulled = pull_into(&to, &client, &client, &PullOptions::default());
+            let pulled = pull_into(&to, &client, &client, &trusting());
             (pulled, serving_it.join().unwrap())
         });
         assert!(

@@ -140,7 +140,7 @@ impl Node {
         let authored = self.repository.author(&Authoring {
             incarnation: self.incarnation,
             label: "node",
-            on: &self.view,
+            base: &self.view,
             changes,
             settings: None,
             infos: &self.infos,
@@ -182,7 +182,7 @@ impl Node {
         let authored = self.repository.author(&Authoring {
             incarnation: self.incarnation,
             label: "node",
-            on: &self.view,
+            base: &self.view,
             changes: &Changes::new(),
             settings: Some(settings),
             infos: &self.infos,

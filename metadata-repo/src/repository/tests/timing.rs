@@ -18,6 +18,18 @@ fn directory_bytes(path: &Path) -> u64 {
         .sum()
 }
 
+/// Of this thread.
+fn cpu_milliseconds() -> f64 {
+    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    statistics
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse::<f64>()
+        .unwrap()
+        / 1e6
+}
+
 fn timed<T>(what: &str, act: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = act();
@@ -76,7 +88,13 @@ fn shape(directories: u32, files: u32) {
         let before = directory_bytes(&path);
         let turns = if durable { 20 } else { 100 };
         let edits: Vec<Placed> = (0..turns)
-            .map(|turn| edit(&node, 2 + turn * 7 % (number - 2), turn + 1))
+            .map(|turn| {
+                edit(
+                    &node,
+                    2 + turn * 7 % 99,
+                    turn + if durable { 1000 } else { 1 },
+                )
+            })
             .collect();
         let edits: Vec<Changes> = edits
             .into_iter()
@@ -88,13 +106,16 @@ fn shape(directories: u32, files: u32) {
             .collect();
         // The model is not what is measured.
         let model = std::mem::take(&mut node.model);
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), cpu_milliseconds());
         for changes in &edits {
             node.author_unmodelled(changes, &model).unwrap();
         }
         let each = start.elapsed().as_secs_f64() * 1000.0 / f64::from(turns);
+        let cpu = (cpu_milliseconds() - cpu) / f64::from(turns);
         let bytes = (directory_bytes(&path) - before) / u64::from(turns);
-        println!("one-file commit, durable {durable}: {each:.2} ms, {bytes} bytes");
+        println!(
+            "one-file commit, durable {durable}: {each:.2} ms, {cpu:.2} ms of them on the processor, {bytes} bytes"
+        );
         node.model = read(&node.repository, node.view.tree);
     }
     let again = timed("open", || Repository::open(&path).unwrap());

@@ -84,7 +84,11 @@ impl Content {
     /// All blocks of the piece are here.
     pub(super) fn verify(&mut self, piece: u32) {
         if let Some(buffer) = self.assembly.open.remove(&piece) {
-            self.assembly.whole.push_back((piece, buffer));
+            match self.scheduler.is_needed(piece) {
+                // Before what nobody waits for.
+                true => self.assembly.whole.push_front((piece, buffer)),
+                false => self.assembly.whole.push_back((piece, buffer)),
+            }
         }
         self.write_pieces();
     }

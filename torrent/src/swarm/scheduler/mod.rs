@@ -19,7 +19,7 @@ use super::piece_set::PieceSet;
 use peer::Peer;
 use piece::{Active, Status};
 use rarity::Rarity;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use wants::Need;
@@ -99,6 +99,8 @@ pub(crate) struct Scheduler {
     status: Vec<Status>,
     missing: u32,
     active: BTreeMap<u32, Active>,
+    /// Active pieces with blocks that nobody is asked for.
+    unfilled: BTreeSet<u32>,
     peers: BTreeMap<PeerKey, Peer>,
     needs: BTreeMap<NeedId, Need>,
     windows: BTreeMap<ReaderId, Range<u32>>,
@@ -121,6 +123,7 @@ impl Scheduler {
             status: (0..pieces).map(status).collect(),
             missing: pieces - have.count(),
             active: BTreeMap::new(),
+            unfilled: BTreeSet::new(),
             peers: BTreeMap::new(),
             needs: BTreeMap::new(),
             windows: BTreeMap::new(),
@@ -134,6 +137,11 @@ impl Scheduler {
     /// How long a need waits while nobody who has its pieces sends anything.
     pub(crate) fn set_wait(&mut self, wait: Duration) {
         self.wait = wait;
+    }
+
+    /// Somebody waits for this piece.
+    pub(crate) fn is_needed(&self, piece: u32) -> bool {
+        (self.needs.values()).any(|need| need.pieces.contains(&piece))
     }
 
     /// Pieces that are not verified and on disk.
@@ -280,6 +288,7 @@ impl Scheduler {
                 && let Some(active) = self.active.get_mut(&block.piece)
             {
                 active.release(block.index);
+                self.note_free(block.piece);
             }
         }
     }
@@ -313,6 +322,7 @@ impl Scheduler {
             // Its request is gone from the peer, so it no longer counts.
             if was_asked {
                 active.release(block.index);
+                self.note_free(block.piece);
             }
             return;
         }
@@ -321,6 +331,7 @@ impl Scheduler {
             self.status[block.piece as usize] = Status::Verifying;
             self.effects.push(Effect::Verify(block.piece));
         }
+        self.note_free(block.piece);
         self.cancel_elsewhere(block);
     }
 
@@ -414,6 +425,7 @@ impl Scheduler {
             return;
         }
         self.active.remove(&piece);
+        self.unfilled.remove(&piece);
         self.status[piece as usize] = Status::Missing;
         self.rarity.insert(piece);
         for (key, peer) in &mut self.peers {
@@ -463,16 +475,20 @@ impl Scheduler {
             return;
         };
         peer.stalled = true;
+        let owed = peer.outstanding.iter_mut();
+        let late: Vec<Block> = owed
+            .filter_map(|(block, asked)| {
+                (!std::mem::replace(&mut asked.released, true)).then_some(*block)
+            })
+            .collect();
         let mut reset = Vec::new();
-        for (block, asked) in &mut peer.outstanding {
-            if std::mem::replace(&mut asked.released, true) {
-                continue;
-            }
+        for block in late {
             if let Some(active) = self.active.get_mut(&block.piece) {
                 active.release(block.index);
                 if active.exclusive == Some(key) {
                     reset.push(block.piece);
                 }
+                self.note_free(block.piece);
             }
         }
         reset.into_iter().for_each(|piece| self.reset(piece));
