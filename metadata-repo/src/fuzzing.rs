@@ -2,9 +2,7 @@
 //! takes must be what is written.
 
 use crate::codec::{self, Decoded, settings};
-use crate::escape::{
-    Shape, Unescaped, escape, is_cut, unescape_blob, unescape_directory,
-};
+use crate::escape::{Shape, Unescaped, escape, is_cut, unescape_blob, unescape_directory};
 use delugefs_core::entry::Kind;
 use delugefs_core::name::Name;
 
@@ -25,11 +23,19 @@ pub fn descriptor(bytes: &[u8]) {
 fn encode_again(decoded: &Decoded) -> Option<Vec<u8>> {
     if decoded.entry.kind == Kind::Directory {
         let name = decoded.name.as_ref();
-        return Some(codec::encode_directory(&decoded.entry, name, decoded.fan_out));
+        return Some(codec::encode_directory(
+            &decoded.entry,
+            name,
+            decoded.fan_out,
+        ));
     }
     let short = Name::parse(b"a").ok();
     let name = decoded.name.clone().or(short)?;
-    Some(codec::encode(&decoded.entry, &name, decoded.info.as_deref()))
+    Some(codec::encode(
+        &decoded.entry,
+        &name,
+        decoded.info.as_deref(),
+    ))
 }
 
 /// Whatever [`settings::decode`] takes is written back the same.
@@ -58,7 +64,11 @@ fn comes_back(name: &Name, shape: Shape) {
     let escaped = escape(name, shape);
     assert!(escaped.len() <= crate::escape::ESCAPED_BYTES_MAX);
     // a name that peers refuse would keep the whole volume from them
-    assert!(crate::exchange::takes_name(&escaped), "{}", escaped.escape_ascii());
+    assert!(
+        crate::exchange::takes_name(&escaped),
+        "{}",
+        escaped.escape_ascii()
+    );
     let found = match shape {
         Shape::Directory => unescape_directory(&escaped),
         Shape::File | Shape::Node => unescape_blob(&escaped)
@@ -66,7 +76,11 @@ fn comes_back(name: &Name, shape: Shape) {
             .map(|(_, unescaped)| unescaped),
     };
     let whole = || Unescaped::Whole(name.clone());
-    let expected = if is_cut(name, shape) { Unescaped::Cut } else { whole() };
+    let expected = if is_cut(name, shape) {
+        Unescaped::Cut
+    } else {
+        whole()
+    };
     assert_eq!(found, Some(expected));
 }
 
