@@ -55,7 +55,7 @@ pub fn wire_handshake(bytes: &[u8]) {
 pub fn wire_extended(bytes: &[u8]) {
     let _ = ExtendedHandshake::decode(bytes);
     if let Some(MetadataMessage::Request { part }) = MetadataMessage::decode(bytes) {
-        let answer = MetadataMessage::answer(part, Some(&[0; 40_000]));
+        let answer = MetadataMessage::answer(part, Some(&vec![0; 40_000]));
         assert!(answer.len() <= 16 * 1024 + 100);
     }
 }
