@@ -8,6 +8,7 @@ pub mod cli;
 pub mod control;
 pub mod filesystem;
 pub mod fuse;
+pub mod fuzzing;
 pub mod link;
 pub mod net;
 pub mod node;

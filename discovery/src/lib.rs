@@ -8,6 +8,7 @@
 //! [`Event::Lost`] once. Nothing here survives a crash: the registry's files die with the process
 //! that holds their lock, `mDNS` records expire.
 
+pub mod fuzzing;
 mod known;
 mod mdns;
 mod record;

@@ -160,7 +160,8 @@ fn is_taken_for_git(name: &[u8]) -> bool {
     let begins = |prefix: &[u8]| {
         visible.len() >= prefix.len() && visible[..prefix.len()].eq_ignore_ascii_case(prefix)
     };
-    let short_name = visible.contains(&b'~') && (begins(b"gi") || begins(b"ma"));
+    // Git also takes `~1234567`, `g~123456` and `m~123456` for the short name of one of its files.
+    let short_name = visible.contains(&b'~') && [b"~", b"g", b"m"].into_iter().any(|it| begins(it));
     short_name || begins(b".git") || begins(b".mailmap")
 }
 

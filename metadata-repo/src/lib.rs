@@ -14,6 +14,7 @@ mod directory;
 mod error;
 pub mod escape;
 pub mod exchange;
+pub mod fuzzing;
 mod history;
 mod node;
 mod repository;

@@ -16,7 +16,7 @@ mod error;
 mod files;
 mod handles;
 mod inode;
-mod journal;
+pub(crate) mod journal;
 mod names;
 mod namespace;
 mod node;

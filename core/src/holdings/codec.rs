@@ -202,6 +202,30 @@ pub fn read_file(bytes: &[u8]) -> Result<Recovered, CodecError> {
     })
 }
 
+/// Any bytes as a batch and as a log's file, for the fuzz target: a batch that is taken is written back the
+/// same, and what a file says can be written anew.
+pub fn fuzz(bytes: &[u8]) {
+    if let Ok(batch) = decode(bytes) {
+        assert_eq!(encode(&batch), bytes);
+        // the file's check sums are beyond a fuzzer: give it the frame
+        let owner = IncarnationId::new([1; IncarnationId::LEN]);
+        recover(&[file_header(owner), frame(&batch)].concat());
+    }
+    recover(bytes);
+}
+
+fn recover(bytes: &[u8]) {
+    if let Ok(recovered) = read_file(bytes) {
+        assert!(recovered.valid <= bytes.len());
+        let again = read_file(&file(recovered.incarnation, &recovered.log));
+        let position = |log: &Log| (log.held().clone(), log.position());
+        assert_eq!(
+            again.ok().map(|again| position(&again.log)),
+            Some(position(&recovered.log))
+        );
+    }
+}
+
 fn next_frame<'a>(input: &mut Input<'a>) -> Option<&'a [u8]> {
     let length = input.u32().ok()? as usize;
     if length > BATCH_BYTES_MAX {

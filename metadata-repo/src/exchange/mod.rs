@@ -39,6 +39,7 @@ pub use volume::{VolumeRules, pull, serve};
 
 use client::pull_into;
 use server::serve_from;
+pub(crate) use tree::takes_name;
 
 /// What the exchange needs of a repository.
 pub(crate) trait GitStore {

@@ -94,6 +94,11 @@ fn check_name(name: &[u8]) -> Result<(), &'static str> {
     }
 }
 
+/// Whether a peer would take a tree with this name in it.
+pub(crate) fn takes_name(name: &[u8]) -> bool {
+    name.len() <= NAME_BYTES_MAX && check_name(name).is_ok()
+}
+
 /// A tree to be compared with others.
 struct Comparison {
     tree: ObjectId,

@@ -181,6 +181,18 @@ fn read_all(bytes: &[u8]) -> Result<(Vec<Record>, usize), FsError> {
     Ok((records, at))
 }
 
+/// Any bytes as a journal, and as the payload of one record, for the fuzz target: what is read as a record
+/// means the same when it is written. Tells whether it is also the same bytes.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let _ = read_all(bytes);
+    let Ok(record) = Record::decode(bytes) else {
+        return false;
+    };
+    let again = record.encode();
+    assert_eq!(Record::decode(&again).ok().as_ref(), Some(&record));
+    again == bytes
+}
+
 fn next_payload(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (check, rest) = rest.split_first_chunk::<CHECK_BYTES>()?;

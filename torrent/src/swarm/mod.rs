@@ -25,7 +25,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod uploads;
-mod wire;
+pub(crate) mod wire;
 
 pub use fetch::{Fetch, FetchEnd, Progress};
 pub use ports::{

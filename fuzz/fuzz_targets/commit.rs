@@ -1,0 +1,6 @@
+//! Commits.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    delugefs_metadata_repo::fuzzing::commit(bytes);
+});

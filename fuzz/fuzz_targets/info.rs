@@ -1,0 +1,6 @@
+//! The `info` dictionary.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    delugefs_torrent::fuzzing::info(bytes);
+});

@@ -1,0 +1,6 @@
+//! The journal and its records.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    delugefs::fuzzing::journal(bytes);
+});

@@ -1,0 +1,6 @@
+//! Git's pkt-lines and side-bands.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    delugefs_metadata_repo::fuzzing::git_pktline(bytes);
+});

@@ -1,0 +1,90 @@
+//! One function for each parser of foreign bytes, for the fuzz targets. Each takes any bytes; what a parser
+//! takes must be what is written.
+
+use crate::codec::{self, Decoded, settings};
+use crate::escape::{Shape, Unescaped, escape, is_cut, unescape_blob, unescape_directory};
+use delugefs_core::entry::Kind;
+use delugefs_core::name::Name;
+
+pub use crate::exchange::{
+    fuzz_advertisement as git_advertisement, fuzz_pack as git_pack, fuzz_pktline as git_pktline,
+    fuzz_refs as git_refs, fuzz_request as git_request, fuzz_tree as git_tree,
+};
+
+/// Whatever [`codec::decode`] takes is written back the same.
+pub fn descriptor(bytes: &[u8]) {
+    if let Ok(decoded) = codec::decode(bytes) {
+        assert_eq!(encode_again(&decoded), Some(bytes.to_vec()));
+    }
+    // foreign as well: what describes a content outside of a descriptor
+    let _ = codec::content_of_info(bytes);
+}
+
+fn encode_again(decoded: &Decoded) -> Option<Vec<u8>> {
+    if decoded.entry.kind == Kind::Directory {
+        let name = decoded.name.as_ref();
+        return Some(codec::encode_directory(
+            &decoded.entry,
+            name,
+            decoded.fan_out,
+        ));
+    }
+    let short = Name::parse(b"a").ok();
+    let name = decoded.name.clone().or(short)?;
+    Some(codec::encode(
+        &decoded.entry,
+        &name,
+        decoded.info.as_deref(),
+    ))
+}
+
+/// Whatever [`settings::decode`] takes is written back the same.
+pub fn volume_settings(bytes: &[u8]) {
+    if let Ok(decoded) = settings::decode(bytes) {
+        assert_eq!(settings::encode(&decoded), bytes);
+    }
+}
+
+/// Any bytes as a name in a tree, and as a name of the volume.
+pub fn names(bytes: &[u8]) {
+    if let Some((shape, Unescaped::Whole(name))) = unescape_blob(bytes) {
+        assert_eq!(escape(&name, shape), bytes);
+    }
+    if let Some(Unescaped::Whole(name)) = unescape_directory(bytes) {
+        assert_eq!(escape(&name, Shape::Directory), bytes);
+    }
+    if let Ok(name) = Name::parse(bytes) {
+        for shape in [Shape::File, Shape::Node, Shape::Directory] {
+            comes_back(&name, shape);
+        }
+    }
+}
+
+fn comes_back(name: &Name, shape: Shape) {
+    let escaped = escape(name, shape);
+    assert!(escaped.len() <= crate::escape::ESCAPED_BYTES_MAX);
+    // a name that peers refuse would keep the whole volume from them
+    assert!(
+        crate::exchange::takes_name(&escaped),
+        "{}",
+        escaped.escape_ascii()
+    );
+    let found = match shape {
+        Shape::Directory => unescape_directory(&escaped),
+        Shape::File | Shape::Node => unescape_blob(&escaped)
+            .filter(|(found, _)| *found == shape)
+            .map(|(_, unescaped)| unescaped),
+    };
+    let whole = || Unescaped::Whole(name.clone());
+    let expected = if is_cut(name, shape) {
+        Unescaped::Cut
+    } else {
+        whole()
+    };
+    assert_eq!(found, Some(expected));
+}
+
+/// Any bytes as a commit: no panic.
+pub fn commit(bytes: &[u8]) {
+    let _ = crate::commit::parse(gix::ObjectId::Sha1([1; 20]), bytes);
+}
