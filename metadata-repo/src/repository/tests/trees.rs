@@ -262,7 +262,7 @@ pub(crate) fn take_step(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_the_model(groups in prop::collection::vec(prop::collection::vec(any::<Step>(), 1..12), 1..6)) {
