@@ -1,2 +1,110 @@
-//! `delugefs`
-fn main() {}
+//! The `delugefs` program.
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use delugefs::cli::{Arguments, Command, NodeArguments, Select, background};
+use delugefs::control::{self, Request, SettingsReport, StatusReport, WhereReport};
+use delugefs::node;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.command {
+        Some(command) => tell(command),
+        None => start(&arguments.node),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("delugefs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a node, here or in the background.
+fn start(arguments: &NodeArguments) -> Result<()> {
+    let options = arguments.resolve()?;
+    let child = background::is_child();
+    if arguments.background && !child {
+        let started = background::start(&options.root).context("cannot start in the background")?;
+        return started.map_err(|sentence| anyhow!(sentence));
+    }
+    log_to_stderr(&arguments.log, child)?;
+    if child {
+        background::detach().context("cannot go to the background")?;
+    }
+    let ready = move || {
+        if child {
+            background::report(Ok(()));
+        }
+    };
+    let outcome = node::run(options, ready);
+    if let (true, Err(error)) = (child, &outcome) {
+        background::report(Err(&error.to_string()));
+    }
+    Ok(outcome?)
+}
+
+fn log_to_stderr(level: &str, to_file: bool) -> Result<()> {
+    let filter = EnvFilter::try_new(format!("{level},mdns_sd=error"))
+        .with_context(|| format!("--log {level:?} is none of error, warn, info, debug, trace"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(!to_file && std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    Ok(())
+}
+
+/// Says something to a running node and prints what it answers.
+fn tell(command: &Command) -> Result<()> {
+    match command {
+        Command::Status(status) => {
+            let report: StatusReport = control::ask(&root(&status.node)?, &Request::Status)?;
+            print(&report, status.json)
+        }
+        Command::Where(file) => {
+            let (root, path) = control::mount_of(&file.path)?;
+            let report: WhereReport = control::ask(&root, &Request::Where { path })?;
+            print(&report, file.json)
+        }
+        Command::Set(set) => {
+            let root = root(&set.node)?;
+            let request = match (&set.key, &set.value) {
+                (Some(key), Some(value)) => Request::Set {
+                    key: key.clone(),
+                    value: value.clone(),
+                },
+                _ => Request::Settings,
+            };
+            let report: SettingsReport = control::ask(&root, &request)?;
+            print(&report, false)
+        }
+        Command::Stop(stop) => {
+            let root = std::path::absolute(&stop.root)?;
+            control::ask(&root, &Request::Stop).map_err(Into::into)
+        }
+    }
+}
+
+fn root(select: &Select) -> Result<PathBuf> {
+    match (&select.root, &select.mount) {
+        (Some(root), _) => Ok(std::path::absolute(root)?),
+        (None, Some(mount)) => Ok(control::root_of_mount(mount)?),
+        (None, None) => Err(anyhow!("give --root or --mount")),
+    }
+}
+
+fn print<T: Display + serde::Serialize>(report: &T, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}

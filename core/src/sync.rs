@@ -138,6 +138,7 @@ impl Sync {
                     self.committer.arrived(now);
                 }
             }
+            Event::PullProgress { pull } => self.heads.progressed(pull, now),
             Event::HoldingsChanged(positions) => self.exchange.set_ours(positions),
             Event::BatchApplied {
                 link,

@@ -7,6 +7,7 @@
 mod author;
 mod files;
 mod judge;
+mod lookup;
 mod maintain;
 mod pack;
 mod read;

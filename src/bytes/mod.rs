@@ -3,4 +3,6 @@
 
 pub mod catalogue;
 pub mod holdings;
+pub mod ports;
+pub mod replica;
 pub mod retention;

@@ -148,7 +148,7 @@ impl Filesystem {
     ) -> Result<(), FsError> {
         let from = (from.0, parse(from.1)?);
         let to = (to.0, parse(to.1)?);
-        self.lock().rename(from, to, mode)
+        self.lock().rename(&from, to, mode)
     }
 }
 
@@ -221,12 +221,12 @@ impl State {
         let parent = place.0;
         let entry = self.new_entry(parent, kind, mode, caller)?;
         let inode = self.names.insert(Node::new(None, entry.clone(), None));
-        let made = Target {
+        let child = Target {
             inode,
             place: Some(place),
             entry,
         };
-        let plan = Plan::of(vec![made, self.touched(parent)?]);
+        let plan = Plan::of(vec![child, self.touched(parent)?]);
         if let Err(error) = self.apply(plan) {
             self.names.drop_unused(inode);
             return Err(error);
@@ -250,7 +250,7 @@ impl State {
         Ok(target)
     }
 
-    fn rename(&mut self, from: Place, to: Place, mode: RenameMode) -> Result<(), FsError> {
+    fn rename(&mut self, from: &Place, to: Place, mode: RenameMode) -> Result<(), FsError> {
         let source = self.names.child(from.0, &from.1)?;
         let source = source.ok_or(FsError::NotFound)?;
         let target = self.names.child(to.0, &to.1)?;

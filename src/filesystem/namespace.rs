@@ -163,9 +163,12 @@ impl Namespace {
         self.nodes.remove(&inode)
     }
 
-    /// The entry with its place; `None` for a detached inode and for the root.
+    /// The entry with its place; `None` for a detached inode. The root's place has no meaning.
     pub(super) fn placed(&self, inode: Inode) -> Option<Placed> {
         let node = self.nodes.get(&inode)?;
+        if inode == Inode::ROOT {
+            return Some(placed_root(&node.entry));
+        }
         let (parent, name) = node.place.as_ref()?;
         let parent = self.nodes.get(parent)?;
         Some(placed(parent.entry.id, name, &node.entry))
@@ -189,12 +192,12 @@ impl Namespace {
     /// Where a directory and all its ancestors are, added to `places`.
     pub(super) fn ancestors(&self, id: EntryId, places: &mut BTreeMap<EntryId, (EntryId, Name)>) {
         let mut at = id;
-        while !places.contains_key(&at) {
-            let Some(placed) = self.inode_of(at).and_then(|inode| self.placed(inode)) else {
+        while at != EntryId::ROOT && !places.contains_key(&at) {
+            let Some(found) = self.inode_of(at).and_then(|inode| self.placed(inode)) else {
                 return;
             };
-            places.insert(at, (placed.parent, placed.name));
-            at = placed.parent;
+            places.insert(at, (found.parent, found.name));
+            at = found.parent;
         }
     }
 
@@ -221,6 +224,12 @@ pub(super) fn parse(name: &[u8]) -> Result<Name, FsError> {
         NameError::TooLong => FsError::NameTooLong,
         NameError::Invalid => FsError::Invalid,
     })
+}
+
+/// The root, as changes speak of it.
+pub(super) fn placed_root(entry: &Entry) -> Placed {
+    let name = Name::parse(b"root").expect("a valid name");
+    placed(EntryId::ROOT, &name, entry)
 }
 
 /// A new entry's kind has this type's body; a file starts empty.

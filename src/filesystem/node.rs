@@ -2,18 +2,18 @@
 
 use super::journal::Record;
 use super::pending::content;
-use super::state::State;
 use super::staging::Phase;
-use super::{Filesystem, FsError, Group, Inode, Status};
+use super::state::State;
+use super::{BaseView, Filesystem, FsError, Group, Inode, Status};
 use delugefs_core::entry::Placed;
-use delugefs_core::ids::{EntryId, InfoHash, TreeId};
+use delugefs_core::ids::{EntryId, InfoHash};
 use delugefs_core::name::Name;
 use std::collections::BTreeSet;
 
 impl Filesystem {
-    /// The committed tree that the names shown are based on. When the view's tree is another: `rebase`.
-    pub fn base(&self) -> TreeId {
-        self.lock().pending.base
+    /// The committed tree that the names shown are based on. When the node's view is another: `rebase`.
+    pub fn base(&self) -> BaseView {
+        self.lock().pending.base.clone()
     }
 
     /// Takes what waits to be committed, if anything; give it back with `committed` or `return_group`. One
@@ -29,10 +29,10 @@ impl Filesystem {
     }
 
     /// The group is in a commit whose tree is exactly the group's base with its changes.
-    pub fn committed(&self, tree: TreeId) -> Result<(), FsError> {
+    pub fn committed(&self, view: BaseView) -> Result<(), FsError> {
         let mut state = self.lock();
-        state.pending.committed(tree);
-        let base = Some((tree, state.pending.base_sequence));
+        state.pending.committed(view.clone());
+        let base = Some((view, state.pending.base_sequence));
         let told = state.append(Record {
             base,
             ..Record::default()

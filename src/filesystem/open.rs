@@ -67,7 +67,8 @@ impl Filesystem {
         let mut copied = None;
         for _ in 0..ROUNDS_MAX {
             let notified = self.0.sealed.notified();
-            match self.lock().open(inode, flags, copied.take())? {
+            let attempt = self.lock().open(inode, flags, copied.take())?;
+            match attempt {
                 Attempt::Opened(opened) => return Ok(Answer::Ready(opened)),
                 Attempt::Copy(content) if content.length <= COPY_AT_ONCE_BYTES => {
                     match self.bytes(content)? {
@@ -136,12 +137,12 @@ impl Filesystem {
     fn copy_with(
         &self,
         content: ContentRef,
-        fill: impl FnOnce(&File) -> Result<(), FsError>,
+        write: impl FnOnce(&File) -> Result<(), FsError>,
     ) -> Result<Copied, FsError> {
         let (staging, nonce) = self.new_copy(content)?;
         let file = staging.create(&nonce)?;
-        let filled = fill(&file).and_then(|()| finish_copy(&file, content));
-        if let Err(error) = filled {
+        let copied = write(&file).and_then(|()| finish_copy(&file, content));
+        if let Err(error) = copied {
             staging.remove(&nonce);
             return Err(error);
         }
@@ -246,12 +247,12 @@ impl State {
             body.staged = Some(staged);
         }
         let inode = self.names.insert(node);
-        let made = Target {
+        let child = Target {
             inode,
             place: Some(place),
             entry,
         };
-        let plan = Plan::of(vec![made, self.touched(parent)?]);
+        let plan = Plan::of(vec![child, self.touched(parent)?]);
         if let Err(error) = self.apply(plan) {
             self.names.drop_unused(inode);
             self.staging.remove(&nonce);
@@ -268,7 +269,9 @@ impl State {
     ) -> Result<Attempt, FsError> {
         let attempt = self.try_open(inode, flags, copied.as_ref());
         let used = matches!(attempt, Ok(Attempt::Opened(_)))
-            && copied.as_ref().is_some_and(|copied| self.is_staged_as(inode, &copied.nonce));
+            && copied
+                .as_ref()
+                .is_some_and(|copied| self.is_staged_as(inode, &copied.nonce));
         if let Some(copied) = copied
             && !used
         {
@@ -279,7 +282,8 @@ impl State {
 
     fn is_staged_as(&self, inode: Inode, nonce: &Nonce) -> bool {
         let node = self.names.node(inode).ok();
-        node.and_then(Node::staged).is_some_and(|staged| staged.nonce == *nonce)
+        node.and_then(Node::staged)
+            .is_some_and(|staged| staged.nonce == *nonce)
     }
 
     fn try_open(
@@ -376,7 +380,11 @@ impl State {
 
     fn open_reading(&mut self, inode: Inode, flags: OpenFlags) -> Result<Opened, FsError> {
         self.resolve(inode)?;
-        let backing = self.names.node(inode)?.file().and_then(|body| body.backing.clone());
+        let backing = self
+            .names
+            .node(inode)?
+            .file()
+            .and_then(|body| body.backing.clone());
         let handle = self.new_handle(inode, flags)?;
         Ok(Opened { handle, backing })
     }

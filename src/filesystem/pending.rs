@@ -1,15 +1,15 @@
 //! What is acknowledged and not yet committed, relative to the committed tree.
 
-use super::Group;
+use super::{BaseView, Group};
 use delugefs_core::change::{Change, Changes};
 use delugefs_core::entry::{Content, Entry, Kind};
-use delugefs_core::ids::{EntryId, InfoHash, TreeId};
+use delugefs_core::ids::{EntryId, InfoHash};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Changes since the base; in two parts while a group of them is being committed.
 pub(super) struct Pending {
     /// The committed tree.
-    pub(super) base: TreeId,
+    pub(super) base: BaseView,
     /// All changes up to this journal sequence are in it.
     pub(super) base_sequence: u64,
     changes: Changes,
@@ -19,7 +19,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(base: TreeId, base_sequence: u64) -> Self {
+    pub(super) fn new(base: BaseView, base_sequence: u64) -> Self {
         Self {
             base,
             base_sequence,
@@ -39,7 +39,11 @@ impl Pending {
 
     /// Entries that differ from the base.
     pub(super) fn len(&self) -> usize {
-        self.changes.len() + self.in_flight.as_ref().map_or(0, |group| group.changes.len())
+        self.changes.len()
+            + self
+                .in_flight
+                .as_ref()
+                .map_or(0, |group| group.changes.len())
     }
 
     pub(super) fn is_in_flight(&self) -> bool {
@@ -58,7 +62,7 @@ impl Pending {
         let needed = contents(&self.changes);
         let infos = self.infos.iter().filter(|(hash, _)| needed.contains(hash));
         Some(Group {
-            base: self.base,
+            base: self.base.clone(),
             changes: self.changes.clone(),
             infos: infos.map(|(hash, info)| (*hash, info.clone())).collect(),
             places: BTreeMap::new(),
@@ -74,11 +78,11 @@ impl Pending {
     }
 
     /// The group on its way is in the tree.
-    pub(super) fn committed(&mut self, tree: TreeId) {
+    pub(super) fn committed(&mut self, view: BaseView) {
         if let Some(group) = self.in_flight.take() {
             self.base_sequence = group.sequence;
         }
-        self.base = tree;
+        self.base = view;
     }
 
     /// The group on its way is back.
@@ -91,8 +95,8 @@ impl Pending {
     }
 
     /// All that waits is in this tree.
-    pub(super) fn rebased(&mut self, tree: TreeId, sequence: u64) {
-        *self = Self::new(tree, sequence);
+    pub(super) fn rebased(&mut self, view: BaseView, sequence: u64) {
+        *self = Self::new(view, sequence);
     }
 
     /// All changes since the base.
@@ -118,8 +122,13 @@ impl Pending {
 }
 
 fn contents(changes: &Changes) -> BTreeSet<InfoHash> {
-    let placed = changes.iter().flat_map(|(_, change)| [&change.before, &change.after]);
-    placed.flatten().filter_map(|placed| content(&placed.entry)).collect()
+    let placed = changes
+        .iter()
+        .flat_map(|(_, change)| [&change.before, &change.after]);
+    placed
+        .flatten()
+        .filter_map(|placed| content(&placed.entry))
+        .collect()
 }
 
 /// The content that an entry's bytes are in, if they are in the swarm.

@@ -31,7 +31,7 @@ pub struct Listed {
 pub trait Names: Send + Sync {
     /// All entries of a directory.
     fn directory(&self, tree: TreeId) -> Result<Vec<Listed>, FsError>;
-    /// The root directory's own entry, in the tree of a commit.
+    /// The root directory's own entry, in the tree of a commit. Fails when that tree is not to be had.
     fn root(&self, tree: TreeId) -> Result<Entry, FsError>;
 }
 
@@ -96,11 +96,24 @@ pub struct Ports {
     pub events: Arc<dyn Events>,
 }
 
+/// A committed tree that the filesystem was moved to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BaseView {
+    /// The node's own description of it (the heads that were merged), at most [`TOKEN_BYTES_MAX`] bytes: kept
+    /// in the journal and given back as it was.
+    pub token: Vec<u8>,
+    /// Its tree.
+    pub tree: TreeId,
+}
+
+/// Bytes of a [`BaseView`]'s token: room for the heads of fifty thousand nodes.
+pub const TOKEN_BYTES_MAX: usize = 1 << 20;
+
 /// Changes on their way into a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// The committed tree that they are relative to.
-    pub base: TreeId,
+    pub base: BaseView,
     /// The changes, each complete.
     pub changes: Changes,
     /// Raw `info` dictionaries of contents that are new in `changes`.
@@ -115,8 +128,8 @@ pub struct Group {
 /// How the committed tree has moved on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewDiff {
-    /// The new tree.
-    pub tree: TreeId,
+    /// The new one.
+    pub view: BaseView,
     /// All entries that differ from the tree that the filesystem was based on (`base`).
     pub changes: Changes,
     /// Every directory whose tree differs, with its new tree.

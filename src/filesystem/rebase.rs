@@ -7,7 +7,7 @@
 use super::inode::{Node, Place};
 use super::journal::Record;
 use super::state::State;
-use super::{Filesystem, FsError, Group, Inode, Invalidation, ViewDiff};
+use super::{BaseView, Filesystem, FsError, Group, Inode, Invalidation, ViewDiff};
 use delugefs_core::change::{Change, Changes};
 use delugefs_core::conflict::numbered_conflict_name;
 use delugefs_core::entry::{Kind, Placed, Written};
@@ -21,14 +21,14 @@ impl Filesystem {
     /// On its error nothing has changed and the changes wait again. No group may be on its way.
     pub fn rebase<E: From<FsError>>(
         &self,
-        commit: impl FnOnce(TreeId, Option<&Group>) -> Result<ViewDiff, E>,
+        commit: impl FnOnce(&BaseView, Option<&Group>) -> Result<ViewDiff, E>,
     ) -> Result<Vec<Invalidation>, E> {
         let mut state = self.lock();
         if state.pending.is_in_flight() {
             return Err(FsError::Invalid.into());
         }
         let group = state.group();
-        let diff = commit(state.pending.base, group.as_ref())?;
+        let diff = commit(&state.pending.base, group.as_ref())?;
         Ok(state.rebase(group, diff))
     }
 }
@@ -41,7 +41,7 @@ impl State {
         rebase.leave();
         rebase.arrive();
         rebase.house();
-        rebase.pending_of(diff.tree, sequence);
+        rebase.pending_of(diff.view, sequence);
         rebase.remove_directories();
         rebase.finish()
     }
@@ -317,7 +317,8 @@ impl<'a> Rebase<'a> {
                     staged.written = true;
                 }
                 let name = Name::parse(b"recovered").ok();
-                self.homeless.extend(name.map(|name| (inode, (Inode::ROOT, name))));
+                self.homeless
+                    .extend(name.map(|name| (inode, (Inode::ROOT, name))));
             }
         }
         self.state.let_go(inode);
@@ -372,17 +373,19 @@ impl<'a> Rebase<'a> {
     }
 
     /// From here on, what is pending is relative to the new tree.
-    fn pending_of(&mut self, tree: TreeId, sequence: u64) {
-        self.state.pending.rebased(tree, sequence);
-        self.record.base = Some((tree, sequence));
+    fn pending_of(&mut self, view: BaseView, sequence: u64) {
+        self.state.pending.rebased(view.clone(), sequence);
+        self.record.base = Some((view, sequence));
     }
 
     /// Removes the directories that the tree has no more, but those with something in them that exists only
     /// here: they live, and so do their ancestors.
     fn remove_directories(&mut self) {
         let mut kept = Changes::new();
-        let (gone, live): (Vec<_>, Vec<_>) =
-            self.removed.iter().partition(|inode| self.is_hollow(**inode));
+        let (gone, live): (Vec<_>, Vec<_>) = self
+            .removed
+            .iter()
+            .partition(|inode| self.is_hollow(**inode));
         for inode in live {
             if let Some(placed) = self.state.names.placed(inode) {
                 let before = None;
@@ -417,9 +420,7 @@ impl<'a> Rebase<'a> {
 }
 
 fn only_attributes(old: &Placed, new: &Placed) -> bool {
-    old.parent == new.parent
-        && old.name == new.name
-        && same_bytes(&old.entry.kind, &new.entry.kind)
+    old.parent == new.parent && old.name == new.name && same_bytes(&old.entry.kind, &new.entry.kind)
 }
 
 fn same_bytes(old: &Kind, new: &Kind) -> bool {

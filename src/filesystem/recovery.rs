@@ -7,10 +7,10 @@ use super::namespace::{DEPTH_MAX, Namespace};
 use super::pending::Pending;
 use super::staging::{Staged, Staging};
 use super::state::State;
-use super::{Config, FsError, Inode, Ports};
+use super::{BaseView, Config, FsError, Inode, Ports};
 use delugefs_core::change::Change;
-use delugefs_core::entry::Placed;
-use delugefs_core::ids::{EntryId, TreeId};
+use delugefs_core::entry::{Entry, Placed};
+use delugefs_core::ids::EntryId;
 use delugefs_core::name::Name;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -35,10 +35,10 @@ struct Found {
 pub(super) fn start(config: Config, ports: Ports) -> Result<State, FsError> {
     let staging = Staging::open(&config.root)?;
     let (journal, records) = Journal::open(&config.root, config.sequence)?;
-    let (tree, sequence, root) = base(&config, &ports, &records)?;
+    let (view, sequence, root) = base(&config, &ports, &records)?;
     let mut state = State {
-        names: Namespace::new(ports.names.clone(), tree, root),
-        pending: Pending::new(tree, sequence),
+        names: Namespace::new(ports.names.clone(), view.tree, root),
+        pending: Pending::new(view, sequence),
         handles: Handles::default(),
         journal,
         staging,
@@ -63,16 +63,21 @@ fn base(
     config: &Config,
     ports: &Ports,
     records: &[Record],
-) -> Result<(TreeId, u64, delugefs_core::entry::Entry), FsError> {
-    let told = records.iter().filter_map(|record| record.base).next_back();
-    if let Some((tree, sequence)) = told.filter(|(_, sequence)| *sequence >= config.sequence) {
-        match ports.names.root(tree) {
-            Ok(root) => return Ok((tree, sequence, root)),
-            Err(error) => tracing::warn!(%error, %tree, "the journal's base is not to be had"),
+) -> Result<(BaseView, u64, Entry), FsError> {
+    let told = records
+        .iter()
+        .filter_map(|record| record.base.clone())
+        .next_back();
+    if let Some((view, sequence)) = told.filter(|(_, sequence)| *sequence >= config.sequence) {
+        match ports.names.root(view.tree) {
+            Ok(root) => return Ok((view, sequence, root)),
+            Err(error) => {
+                tracing::warn!(%error, tree = %view.tree, "the journal's base is not to be had")
+            }
         }
     }
-    let root = ports.names.root(config.base)?;
-    Ok((config.base, config.sequence, root))
+    let root = ports.names.root(config.base.tree)?;
+    Ok((config.base.clone(), config.sequence, root))
 }
 
 /// The kernel's present boot; `None` where it does not tell.
@@ -127,7 +132,7 @@ impl State {
         }
         for edit in record.edits {
             match edit.after {
-                Some(placed) => places.insert(edit.id, (placed.parent, placed.name)),
+                Some(after) => places.insert(edit.id, (after.parent, after.name)),
                 None => places.remove(&edit.id),
             };
         }
@@ -154,7 +159,11 @@ impl State {
                 None => self.resolve_id(edit.id, places, 0)?,
                 known => known,
             };
-            moves.push((edit, known, known.and_then(|inode| self.names.placed(inode))));
+            moves.push((
+                edit,
+                known,
+                known.and_then(|inode| self.names.placed(inode)),
+            ));
         }
         for (edit, known, before) in &mut moves {
             match (&edit.after, *known) {
@@ -288,14 +297,14 @@ impl State {
         let inode = if let Some(inode) = known {
             inode
         } else {
-            let mut placed = item.placed;
+            let mut new = item.placed;
             if !staged.unborn {
                 staged.unborn = true;
-                placed.entry.id = self.new_id();
+                new.entry.id = self.new_id();
             }
             staged.replaces = self.cover(&item.replaces, places)?;
-            let inode = self.names.insert(Node::new(None, placed.entry.clone(), None));
-            self.put(inode, &placed, places)?;
+            let inode = self.names.insert(Node::new(None, new.entry.clone(), None));
+            self.put(inode, &new, places)?;
             inode
         };
         if let Some(body) = self.names.node_mut(inode)?.file_mut() {

@@ -44,6 +44,10 @@ pub(super) type Nonce = [u8; 16];
 
 /// A file's staging file.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each tested alone"
+)]
 pub(super) struct Staged {
     /// Open for reading and writing.
     pub(super) file: Arc<File>,
@@ -216,7 +220,7 @@ fn modified(file: &File) -> Result<Timestamp, FsError> {
     let metadata = file.metadata()?;
     Ok(Timestamp {
         seconds: metadata.mtime(),
-        nanoseconds: metadata.mtime_nsec() as u32,
+        nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
     })
 }
 

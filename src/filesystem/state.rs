@@ -4,7 +4,7 @@
 use super::handles::Handles;
 use super::inode::{Place, placed};
 use super::journal::{Journal, Record, StagedItem};
-use super::namespace::Namespace;
+use super::namespace::{Namespace, placed_root};
 use super::pending::Pending;
 use super::staging::{Nonce, Staging};
 use super::{Config, FsError, Inode, Ports};
@@ -138,7 +138,7 @@ impl State {
     pub(super) fn snapshot(&self) -> Record {
         let (changes, infos) = self.pending.all();
         let mut record = Record {
-            base: Some((self.pending.base, self.pending.base_sequence)),
+            base: Some((self.pending.base.clone(), self.pending.base_sequence)),
             boot: super::recovery::boot_id(),
             infos: infos.into_iter().collect(),
             ..Record::default()
@@ -217,6 +217,9 @@ impl State {
     }
 
     fn after(&self, target: &Target) -> Option<Placed> {
+        if target.inode == Inode::ROOT {
+            return Some(placed_root(&target.entry));
+        }
         let (parent, name) = target.place.as_ref()?;
         let parent = self.names.node(*parent).ok()?.entry.id;
         Some(placed(parent, name, &target.entry))
@@ -240,7 +243,8 @@ impl State {
                 if self.uncovers(plan, target) {
                     item.replaces.clear();
                 }
-                item.replaces.extend(self.newly_replaced(plan, target.inode));
+                item.replaces
+                    .extend(self.newly_replaced(plan, target.inode));
                 items.push(item);
             }
         }

@@ -1,6 +1,6 @@
 //! The words of the filesystem's interface.
 
-use super::{BoxFuture, FsError};
+use super::{BaseView, BoxFuture, FsError};
 use delugefs_core::time::Timestamp;
 use std::fs::File;
 use std::path::PathBuf;
@@ -132,6 +132,10 @@ pub enum RenameMode {
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent flags of open(2)"
+)]
 pub struct OpenFlags {
     /// `O_RDONLY` or `O_RDWR`
     pub read: bool,
@@ -284,9 +288,10 @@ pub struct Config {
     pub root: PathBuf,
     /// This node's label, in conflict names.
     pub label: String,
-    /// The tree of this node's own newest commit; of the view, if it has none.
-    pub base: delugefs_core::ids::TreeId,
-    /// The journal sequence in that commit's trailer; 0 if it has none.
+    /// Where to start from when the journal does not know better: this node's own newest commit (that alone
+    /// as the only head, with its tree); the view, if it has none.
+    pub base: BaseView,
+    /// The journal sequence in that commit's trailer; 0 if it has none. Changes up to it are committed.
     pub sequence: u64,
     /// Files up to this many bytes are kept in the names.
     pub inline_max: u32,

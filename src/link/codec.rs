@@ -65,15 +65,19 @@ pub fn encode(message: &Message) -> Result<Bytes, TooLarge> {
                 out.0.put_u64(*sequence);
             }
         }
-        Message::HoldingsWanted { incarnation, from } => {
-            out.holdings(5, *incarnation, *from);
-        }
-        Message::Holdings {
+        Message::HoldingsWanted {
             incarnation,
             from,
-            bytes,
+            after,
         } => {
-            out.holdings(6, *incarnation, *from);
+            out.holdings(5, *incarnation);
+            out.0.put_u64(*from);
+            out.0.put_u8(u8::from(after.is_some()));
+            out.0
+                .put_slice(after.as_ref().map_or(&[][..], |hash| &hash.as_bytes()[..]));
+        }
+        Message::Holdings { incarnation, bytes } => {
+            out.holdings(6, *incarnation);
             within(bytes.len(), HOLDINGS_BYTES_MAX, "holdings")?;
             out.0.put_u32(bytes.len() as u32);
             out.0.put_slice(bytes);
@@ -135,10 +139,14 @@ fn read(reader: &mut Reader) -> Option<Message> {
         5 => Message::HoldingsWanted {
             incarnation: IncarnationId::new(reader.array()?),
             from: reader.u64()?,
+            after: match reader.u8()? {
+                0 => None,
+                1 => Some(InfoHash::new(reader.array()?)),
+                _ => return None,
+            },
         },
         6 => Message::Holdings {
             incarnation: IncarnationId::new(reader.array()?),
-            from: reader.u64()?,
             bytes: reader.long_bytes()?,
         },
         7 => Message::Peers(reader.list(PEERS_MAX, read_peer)?),
@@ -254,10 +262,9 @@ impl Writer {
         Ok(())
     }
 
-    fn holdings(&mut self, kind: u8, incarnation: IncarnationId, from: u64) {
+    fn holdings(&mut self, kind: u8, incarnation: IncarnationId) {
         self.0.put_u8(kind);
         self.0.put_slice(incarnation.as_bytes());
-        self.0.put_u64(from);
     }
 
     fn hashes(&mut self, kind: u8, hashes: &[InfoHash]) -> Result<(), TooLarge> {

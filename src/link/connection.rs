@@ -185,7 +185,7 @@ async fn write_out<W: AsyncWrite + Unpin>(write: &mut W, batch: &[u8]) -> io::Re
     write.flush().await
 }
 
-/// Receives messages; answers heartbeats by itself. Dropping it ends the connection.
+/// Receives messages, heartbeats among them, which it answers by itself. Dropping it ends the connection.
 #[derive(Debug)]
 pub struct Receiver<S> {
     read: ReadHalf<SecureStream<S>>,
@@ -210,9 +210,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Receiver<S> {
         loop {
             while let Some(frame) = codec::split_frame(&mut self.incoming)? {
                 match codec::decode(frame)? {
-                    Some(Message::Ping(number)) => self.answer(number),
-                    Some(Message::Pong(_)) | None => {}
+                    Some(Message::Ping(number)) => {
+                        self.answer(number);
+                        return Ok(Some(Message::Ping(number)));
+                    }
                     Some(message) => return Ok(Some(message)),
+                    None => {}
                 }
             }
             if !self.fill().await? {

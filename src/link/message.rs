@@ -70,20 +70,20 @@ pub enum Message {
     Durable(Heads),
     /// Up to which sequence the sender knows each incarnation's holdings.
     HoldingsHave(Vec<(IncarnationId, u64)>),
-    /// Asks for an incarnation's holdings from a sequence on.
+    /// Asks for an incarnation's holdings (`core::holdings::Wanted`).
     HoldingsWanted {
         /// Whose.
         incarnation: IncarnationId,
-        /// The first sequence wanted.
+        /// The position that the asker has reached.
         from: u64,
+        /// The last content of the snapshot that the asker is in the middle of.
+        after: Option<InfoHash>,
     },
-    /// A part of an incarnation's holdings, as `core::holdings` encodes it.
+    /// A part of an incarnation's holdings.
     Holdings {
         /// Whose.
         incarnation: IncarnationId,
-        /// The first sequence in it.
-        from: u64,
-        /// The log's bytes.
+        /// One batch, as `core::holdings::codec` encodes it.
         bytes: Bytes,
     },
     /// Other nodes of the volume that the sender knows.

@@ -1,5 +1,6 @@
 //! One TCP port for everything: who may come in, and what the first bytes say it is.
 
+pub mod ask;
 pub mod dial;
 pub mod listener;
 pub mod policy;

@@ -1,5 +1,6 @@
 //! What a connection is, from its first bytes. Pure.
 
+use super::ask::QUESTION;
 use crate::link::handshake::MAGIC;
 
 /// A `BitTorrent` handshake's beginning (BEP 3).
@@ -23,6 +24,8 @@ pub enum Protocol {
     Git,
     /// A `BitTorrent` client.
     BitTorrent,
+    /// Somebody who wants to know which volume this is.
+    Question,
 }
 
 /// What the bytes so far tell.
@@ -42,6 +45,7 @@ pub fn sniff(bytes: &[u8]) -> Verdict {
         (begins(bytes, &MAGIC), Protocol::Link),
         (begins(bytes, &BITTORRENT), Protocol::BitTorrent),
         (begins_git(bytes), Protocol::Git),
+        (begins(bytes, QUESTION), Protocol::Question),
     ];
     for (begins, protocol) in candidates {
         match begins {
@@ -75,8 +79,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_the_three_apart_at_the_last_needed_byte_and_not_before() {
-        let cases: [(&[u8], Protocol); 3] = [
+    fn tells_the_four_apart_at_the_last_needed_byte_and_not_before() {
+        let cases: [(&[u8], Protocol); 4] = [
+            (b"DELUGE-ID\n", Protocol::Question),
             (b"DELUGEFS", Protocol::Link),
             (b"\x13BitTorrent protocol", Protocol::BitTorrent),
             (b"0032git-upload-pack ", Protocol::Git),

@@ -1,3 +1,307 @@
-//! One node's wiring.
+//! One running node: what [`run`] opens, wires together and, at the end, closes in order.
+//!
+//! - `start`, `join`: from the command line to open parts; nothing is mounted or heard before all of them are.
+//! - `inbox`: the one loop that takes decisions. `names`, `links`: carry them out.
+//! - `sealing`, `copies`, `upkeep`: loops over bytes. `serve`: what comes in at the port. `control`: the commands.
+//!
+//! Ends, for whatever reason, in this order: the mount goes first, so that no new work comes; closed files are
+//! sealed and committed, as long as that takes little; then the links. What is cut short is in the journal.
 
+mod control;
+mod copies;
+mod error;
+mod inbox;
+mod join;
+mod links;
 pub mod members;
+mod names;
+mod pins;
+mod sealing;
+mod serve;
+mod shared;
+mod start;
+mod upkeep;
+
+pub use error::NodeError;
+
+use crate::cli::Options;
+use crate::control::ControlServer;
+use crate::fuse::{Mount, MountOptions, Owners};
+use crate::sync_ext::lock;
+use control::Control;
+use delugefs_core::sync::{Config, Event, Origin, Sync};
+use delugefs_discovery::{Announcement, Discovery, Event as Seen};
+use inbox::Input;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use shared::Shared;
+use start::Opened;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, sleep};
+
+/// Threads for work that blocks: reads of contents, Git. Idle ones cost little.
+const BLOCKING_THREADS_MAX: usize = 256;
+
+/// How long a node that joins waits for the volume's names before it mounts, so that the first look shows them.
+const FIRST_NAMES_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a node that is told to stop goes on sealing and committing; the rest is in the journal.
+const FINISH_WAIT: Duration = Duration::from_secs(60);
+
+/// How often a wait looks whether it is over.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Runs a node until it is told to stop. `ready` is called once it is up and mounted.
+pub fn run(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
+    allow_many_files();
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .map_err(NodeError::io("cannot start threads"))?;
+    let outcome = runtime.block_on(live(options, ready));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+/// Files that are being written or read and connections all take descriptors: as many as the system allows, which is
+/// usually far more than a process begins with.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(
+            "only {:?} files can be open at once: {error}",
+            limit.current
+        );
+    }
+}
+
+async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
+    let stop = Stop::install()?;
+    let opened = tokio::select! {
+        opened = start::open(options) => opened?,
+        () = stop.told() => return Ok(()),
+    };
+    let Opened {
+        shared,
+        listener,
+        inputs,
+        bell,
+        peers,
+        lock: root_lock,
+    } = opened;
+    let sealers = sealing::start(&shared, &bell).map_err(NodeError::io("cannot start threads"))?;
+    let discovery = discover(&shared, peers)?;
+    let machine = machine(&shared)?;
+    let inbox = tokio::spawn(inbox::run(Arc::clone(&shared), machine, inputs));
+    tokio::spawn(serve::run(Arc::clone(&shared), listener));
+    tokio::spawn(copies::run(Arc::clone(&shared)));
+    tokio::spawn(upkeep::sync_contents(Arc::clone(&shared)));
+    tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
+    tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
+    first_names(&shared, &stop).await;
+    let mount = mount(&shared)?;
+    let control = Arc::new(Control(Arc::clone(&shared)));
+    let control =
+        ControlServer::start(&shared.layout.control(), control).map_err(NodeError::io(format!(
+            "cannot listen at {}",
+            shared.layout.control().display()
+        )))?;
+    say_hello(&shared);
+    ready();
+
+    tokio::select! {
+        () = shared.stop.cancelled() => {}
+        () = stop.told() => {}
+        () = unmounted(mount.as_ref()) => tracing::info!("unmounted from outside"),
+    }
+    tracing::info!("stopping");
+    lock(&shared.invalidate).take();
+    if let Some(mount) = mount {
+        match tokio::task::spawn_blocking(move || mount.unmount()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("{error}"),
+            Err(panic) => tracing::error!("unmounting broke: {panic}"),
+        }
+    }
+    finish(&shared).await;
+    bell.end();
+    shared.stop.cancel();
+    let _ = inbox.await;
+    let _ = tokio::task::spawn_blocking(move || {
+        discovery.stop();
+        sealers.into_iter().for_each(|sealer| drop(sealer.join()));
+    })
+    .await;
+    upkeep::store_members(&shared);
+    let ended = lock(&shared.stopped_by).take();
+    shared.ended.cancel();
+    // the reply to `delugefs stop` leaves before the socket goes
+    sleep(POLL).await;
+    drop((control, root_lock));
+    tracing::info!("stopped");
+    ended.map_or(Ok(()), |sentence| Err(NodeError::Stopped(sentence)))
+}
+
+/// SIGTERM and Ctrl-C.
+struct Stop(tokio_util::sync::CancellationToken);
+
+impl Stop {
+    fn install() -> Result<Self, NodeError> {
+        let token = tokio_util::sync::CancellationToken::new();
+        for kind in [
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::hangup(),
+        ] {
+            let mut signal = signal(kind).map_err(NodeError::io("cannot wait for signals"))?;
+            let token = token.clone();
+            tokio::spawn(async move {
+                signal.recv().await;
+                token.cancel();
+            });
+        }
+        Ok(Self(token))
+    }
+
+    async fn told(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+fn machine(shared: &Shared) -> Result<Sync, NodeError> {
+    let authors = shared
+        .repository
+        .authors()
+        .map_err(|source| NodeError::Names {
+            path: shared.layout.metadata(),
+            source,
+        })?;
+    let seed = crate::root::random().map_err(NodeError::io("cannot get random bytes"))?;
+    Ok(Sync::new(Config {
+        node: shared.node(),
+        incarnation: shared.incarnation(),
+        seed: u64::from_le_bytes(seed),
+        authors,
+        positions: shared.replica.positions(),
+    }))
+}
+
+/// Announces this node and passes on who is found.
+fn discover(shared: &Arc<Shared>, peers: Vec<SocketAddr>) -> Result<Discovery, NodeError> {
+    let announcement = Announcement {
+        volume: shared.volume().id,
+        volume_name: shared.volume().name.clone(),
+        node: shared.node(),
+        listen: shared.listen,
+    };
+    let (discovery, seen) = Discovery::start(&announcement, &join::sources(&shared.options))?;
+    tokio::spawn(pass_on(Arc::clone(shared), seen, peers));
+    Ok(discovery)
+}
+
+async fn pass_on(shared: Arc<Shared>, mut seen: Receiver<Seen>, peers: Vec<SocketAddr>) {
+    if !peers.is_empty() {
+        let named = Event::Found {
+            node: None,
+            addresses: peers,
+            origin: Origin::Owner,
+        };
+        shared.tell(Input::Event(named)).await;
+    }
+    while let Some(event) = seen.recv().await {
+        match event {
+            Seen::Found(peer) if peer.volume == shared.volume().id => {
+                let found = Event::Found {
+                    node: Some(peer.node),
+                    addresses: peer.addresses,
+                    origin: Origin::Discovered,
+                };
+                shared.tell(Input::Event(found)).await;
+            }
+            Seen::Duplicate(peer) => tracing::debug!("{peer:?} has this node's id"),
+            Seen::Warning(text) => tracing::warn!("{text}"),
+            Seen::Found(_) | Seen::Lost(_) => {}
+        }
+    }
+}
+
+/// Catches up with what the last run left; a node that has just joined waits a little for the names.
+async fn first_names(shared: &Arc<Shared>, stop: &Stop) {
+    let is_new = shared.repository.view().heads.is_empty() && !shared.options.create;
+    if is_new {
+        let until = Instant::now() + FIRST_NAMES_WAIT;
+        let arrived = async {
+            while shared.repository.view().heads.is_empty() && Instant::now() < until {
+                sleep(POLL).await;
+            }
+        };
+        tokio::select! {
+            () = arrived => {}
+            () = stop.told() => {}
+        }
+    }
+}
+
+fn mount(shared: &Arc<Shared>) -> Result<Option<Mount>, NodeError> {
+    let Some(path) = &shared.options.mount else {
+        return Ok(None);
+    };
+    let options = MountOptions {
+        point: path.clone(),
+        root: shared.layout.root().to_owned(),
+        allow_other: shared.options.allow_other,
+        read_only: false,
+        owners: Owners::for_this_process(),
+    };
+    let mount = Mount::start(shared.filesystem.clone(), options, Handle::current())?;
+    let invalidator = mount.invalidator();
+    *lock(&shared.invalidate) = Some(Box::new(move |invalidations| {
+        invalidator.send(invalidations)
+    }));
+    Ok(Some(mount))
+}
+
+async fn unmounted(mount: Option<&Mount>) {
+    match mount {
+        Some(mount) => mount.unmounted().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn say_hello(shared: &Shared) {
+    let place = match &shared.options.mount {
+        Some(mount) => format!("mounted at {}", mount.display()),
+        None => "storage only".to_owned(),
+    };
+    let (volume, label) = (&shared.volume().name, &shared.file.label);
+    tracing::info!(
+        "started: disk {label} of volume {volume}, {place}, listening at {}",
+        shared.listen
+    );
+}
+
+/// Lets what is under way come to its end: closed files are sealed, changes committed.
+async fn finish(shared: &Shared) {
+    let until = Instant::now() + FINISH_WAIT;
+    let busy = || {
+        let status = shared.filesystem.status();
+        status.unsealed + status.uncommitted > 0
+    };
+    while busy() && Instant::now() < until && lock(&shared.stopped_by).is_none() {
+        sleep(POLL).await;
+    }
+    if busy() {
+        tracing::warn!(
+            "not everything could be committed; it is in the journal and goes on at the next start"
+        );
+    }
+}

@@ -256,6 +256,14 @@ impl NodeFile {
         }
     }
 
+    /// The state of this root is older than what others have seen of it: at the next start it continues as another
+    /// node.
+    pub fn renew_at_next_start(&self, layout: &Layout) -> Result<(), RootError> {
+        let mut stale = self.clone();
+        stale.disk.inode = 0;
+        stale.store(layout)
+    }
+
     /// If this root was copied or restored to another place, it continues as another node with keys of its own,
     /// so that no two nodes ever write one author's chain. `committed` is the newest journal sequence that the
     /// old incarnation has committed.

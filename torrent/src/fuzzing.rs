@@ -16,3 +16,8 @@ pub fn have(bytes: &[u8]) {
         assert_eq!(have.encode(), bytes);
     }
 }
+
+/// Bytes from a peer after its handshake, and the extension messages in them.
+pub fn peer_messages(bytes: &[u8]) {
+    crate::swarm::parse_messages(bytes);
+}

@@ -1,6 +1,6 @@
 //! How fast bytes move between two engines over loopback. Prints figures; run by hand:
 //! `cargo test -p delugefs-torrent --test speed -- --ignored --nocapture`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 
 mod common;
 
@@ -15,7 +15,12 @@ fn size() -> u64 {
 
 fn cpu() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
@@ -33,7 +38,10 @@ async fn whole_content() {
     let (begun, busy) = (Instant::now(), cpu());
     let mut fetch = leech.swarm.fetch(&info);
     let mut progress = fetch.progress();
-    progress.wait_for(|progress| progress.missing_pieces == 0).await.unwrap();
+    progress
+        .wait_for(|progress| progress.missing_pieces == 0)
+        .await
+        .unwrap();
     let moved = begun.elapsed();
     fetch.done().await.unwrap();
     let megabytes = size() as f64 * 1.048_576;
@@ -77,7 +85,11 @@ async fn first_bytes() {
         reader.read(at, 4096).await.unwrap();
         times.push(begun.elapsed());
     }
-    println!("first and far seeks in {} MB: {}", size(), percentiles(&mut times));
+    println!(
+        "first and far seeks in {} MB: {}",
+        size(),
+        percentiles(&mut times)
+    );
     let fetch = leech.swarm.fetch(&info);
     let mut times = Vec::new();
     for step in 0..20u64 {
@@ -87,7 +99,10 @@ async fn first_bytes() {
         reader.read(at, 4096).await.unwrap();
         times.push(begun.elapsed());
     }
-    println!("seeks while the whole is being fetched: {}", percentiles(&mut times));
+    println!(
+        "seeks while the whole is being fetched: {}",
+        percentiles(&mut times)
+    );
     drop(fetch);
 }
 

@@ -136,6 +136,11 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
+    /// Bytes of a pull are still arriving; told about once a second while they do.
+    PullProgress {
+        /// The effect's.
+        pull: PullId,
+    },
     /// Our own holdings log (or one read from disk) has moved, and is durable.
     HoldingsChanged(Positions),
     /// A batch of a holdings log came and was applied.

@@ -3,8 +3,8 @@
 use super::agenda::{Agenda, Jitter, pause};
 use super::event::{Authors, Effect, Evidence, LinkId, Message, Now, Outcome, PullId};
 use super::limits::{
-    ANNOUNCE_INTERVAL, KNOWN_HEADS_MAX, PULL_PATIENCE, PULL_RETRY_MAX, PULL_RETRY_MIN,
-    PULLS_FRUITLESS_MAX, PULLS_MAX,
+    ANNOUNCE_INTERVAL, KNOWN_HEADS_MAX, PULL_PATIENCE, PULL_PROGRESS_MAX, PULL_RETRY_MAX,
+    PULL_RETRY_MIN, PULLS_FRUITLESS_MAX, PULLS_MAX,
 };
 use super::told::Told;
 use crate::ids::{CommitId, IncarnationId, NodeId};
@@ -29,6 +29,8 @@ struct Peer {
 struct Pull {
     peer: NodeId,
     since: Now,
+    /// Until then it keeps others from pulling the same.
+    patience_until: Now,
     wanted: Authors,
 }
 
@@ -152,6 +154,13 @@ impl Heads {
         has_moved
     }
 
+    /// Bytes of a pull are arriving.
+    pub(super) fn progressed(&mut self, pull: PullId, now: Now) {
+        if let Some(pull) = self.pulls.get_mut(&pull) {
+            pull.patience_until = (now + PULL_PATIENCE).min(pull.since + PULL_PROGRESS_MAX);
+        }
+    }
+
     pub(super) fn is_pulling(&self) -> bool {
         !self.pulls.is_empty()
     }
@@ -193,7 +202,7 @@ impl Heads {
         let mut covered = BTreeSet::new();
         let mut running = 0;
         for pull in self.pulls.values() {
-            if !agenda.due(pull.since + PULL_PATIENCE) {
+            if !agenda.due(pull.patience_until) {
                 covered.extend(pull.wanted.values().copied());
                 running += 1;
             }
@@ -242,6 +251,7 @@ impl Heads {
         let under_way = Pull {
             peer: node,
             since,
+            patience_until: since + PULL_PATIENCE,
             wanted,
         };
         self.pulls.insert(pull, under_way);

@@ -5,9 +5,13 @@ use std::time::Duration;
 /// Pulls that run at once: more only compete for the disk's syncs.
 pub const PULLS_MAX: usize = 4;
 
-/// After this a pull no longer keeps others from pulling the same heads, nor takes one of the
+/// After this without progress a pull no longer keeps others from pulling the same heads, nor takes one of the
 /// [`PULLS_MAX`] places: its peer is slow or lying. A usual pull takes some tens of milliseconds.
 pub const PULL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Progress prolongs the patience so long at most: a first pull of a large volume takes this long, a peer
+/// that trickles bytes is to gain no more by it.
+pub const PULL_PROGRESS_MAX: Duration = Duration::from_mins(1);
 
 /// First pause after a failed pull, doubled with each further one.
 pub const PULL_RETRY_MIN: Duration = Duration::from_millis(100);

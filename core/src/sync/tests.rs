@@ -288,6 +288,24 @@ fn the_same_heads_are_pulled_from_one_peer_and_from_the_next_when_it_is_slow() {
 }
 
 #[test]
+fn a_long_pull_that_makes_progress_is_left_alone_for_a_minute() {
+    let mut rig = Rig::new(&[]);
+    for peer in [1, 2] {
+        rig.up(peer);
+        rig.tell(peer, &[(1, 7)]);
+    }
+    let mut seconds = 0;
+    loop {
+        let effects = rig.on(Event::PullProgress { pull: PullId(0) });
+        if pulls(&[effects, rig.pass_with(&[1, 2], ms(999))].concat()) == [(1, node(2))] {
+            break;
+        }
+        seconds += 1;
+    }
+    assert!((58..=61).contains(&seconds), "{seconds}");
+}
+
+#[test]
 fn a_failed_pull_goes_to_another_peer_and_back_later() {
     let mut rig = Rig::new(&[]);
     rig.up(1);

@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(super) struct Told<M> {
     /// What the peer announced last.
     pub(super) announced: M,
-    told: Option<(M, Now)>,
+    said: Option<(M, Now)>,
     /// The peer repeats itself, so it does not know where we are.
     is_asked: bool,
 }
@@ -19,8 +19,8 @@ impl<M: PartialEq + Clone> Told<M> {
     /// Takes the peer's announcement.
     pub(super) fn hear(&mut self, announced: M, ours: &M, now: Now) {
         // Who was told just now will soon know; this also keeps two nodes from answering each other for ever.
-        let told = self.told.as_ref();
-        let knows = told.is_some_and(|(told, at)| told == ours && now < *at + ANNOUNCE_REPEAT / 2);
+        let said = self.said.as_ref();
+        let knows = said.is_some_and(|(told, at)| told == ours && now < *at + ANNOUNCE_REPEAT / 2);
         self.is_asked = self.announced == announced && !knows;
         self.announced = announced;
     }
@@ -30,7 +30,7 @@ impl<M: PartialEq + Clone> Told<M> {
         if self.announced == *ours && !self.is_asked {
             return false;
         }
-        let at = match &self.told {
+        let at = match &self.said {
             None => Now::ZERO,
             Some((told, at)) if told == ours && !self.is_asked => *at + ANNOUNCE_REPEAT,
             Some((_, at)) => *at + interval,
@@ -38,7 +38,7 @@ impl<M: PartialEq + Clone> Told<M> {
         if !agenda.due(at) {
             return false;
         }
-        self.told = Some((ours.clone(), agenda.now));
+        self.said = Some((ours.clone(), agenda.now));
         self.is_asked = false;
         true
     }

@@ -6,7 +6,7 @@
 //!
 //! `SEED=n cargo test -p delugefs-core --test simulation replay -- --nocapture` tells one run step by step;
 //! `SEEDS=from..to` runs others than the usual ones.
-#![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
+#![allow(clippy::unwrap_used, clippy::unchecked_time_subtraction)]
 
 mod network;
 mod node;
@@ -20,6 +20,9 @@ use std::time::Instant;
 
 /// Seeds of the usual run.
 const SEEDS: u64 = 200;
+
+/// Longest delays from here on outweigh commits and gathering, in milliseconds.
+const SLOW_MS: u64 = 150;
 
 /// Names the seed when a check fails.
 struct Announce(u64);
@@ -60,17 +63,25 @@ fn clusters_converge_whatever_happens() {
         let start = Instant::now();
         let report = run(seed, false);
         times.push(start.elapsed());
-        settled.push(report.settled_in_delays);
+        if report.slowest >= SLOW_MS {
+            settled.push(report.settled_in_delays);
+        }
         total.add(&report);
     }
     times.sort_unstable();
     settled.sort_unstable_by(f64::total_cmp);
+    let at = |share: usize| {
+        settled
+            .get(settled.len() * share / 100)
+            .copied()
+            .unwrap_or(0.0)
+    };
     let median = times[times.len() / 2];
     println!(
-        "{total}; median seed {median:?}, slowest {:?}; settled after {:.1} delays in the median, {:.1} at most",
+        "{total}; median seed {median:?}, slowest {:?}; on slow networks settled after {:.1} delays and hops in the median, {:.1} in 99 of 100",
         times[times.len() - 1],
-        settled[settled.len() / 2],
-        settled[settled.len() - 1],
+        at(50),
+        at(99),
     );
     assert!(
         total.commits > 0 && total.crashes > 0 && total.failed_pulls > 0,

@@ -113,11 +113,11 @@ impl Network {
         };
         let at = connection.latest[to].max(now + delay);
         connection.latest[to] = at;
-        for _ in 0..copies {
+        for freight in std::iter::repeat_n(freight, copies) {
             if is_overtaking {
-                connection.queues[to].push_front(freight.clone());
+                connection.queues[to].push_front(freight);
             } else {
-                connection.queues[to].push_back(freight.clone());
+                connection.queues[to].push_back(freight);
             }
         }
         vec![at; copies]

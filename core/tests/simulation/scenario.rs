@@ -1,5 +1,6 @@
 //! What happens to a cluster, drawn from a seed, and what must hold in the end.
 
+use crate::node::Node;
 use crate::random::Random;
 use crate::world::{Action, Next, World};
 use std::fmt;
@@ -23,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) pulls: u64,
     pub(crate) failed_pulls: u64,
     pub(crate) heads: u64,
+    /// The longest delay of a message, in milliseconds.
+    pub(crate) slowest: u64,
     /// How long the last change took to be everywhere, in units of the longest delay and hop.
     pub(crate) settled_in_delays: f64,
 }
@@ -120,6 +123,7 @@ pub(crate) fn run(seed: u64, is_told: bool) -> Report {
         pulls: world.counts.pulls,
         failed_pulls: world.counts.failed_pulls,
         heads: world.counts.heads,
+        slowest,
         settled_in_delays: settled.as_secs_f64() / longest.as_secs_f64(),
     }
 }
@@ -142,7 +146,7 @@ fn trouble(world: &mut World) {
             0..60 => Action::Write(node),
             60..70 => Action::Crash(node),
             70..80 => Action::Reset(node),
-            80..90 => Action::Cut(node, other, at.subsec_millis() % 2 == 0),
+            80..90 => Action::Cut(node, other, at.subsec_millis().is_multiple_of(2)),
             90..95 => Action::Heal,
             _ => {
                 burst(world, at, node);
@@ -186,7 +190,7 @@ fn last_change(world: &mut World, hops: u32, slowest: u64) -> Duration {
     let delay = Duration::from_millis(slowest);
     let bound =
         delay * 5 * hops + Duration::from_millis(20) * 3 * hops + Duration::from_millis(2500);
-    let is_done = world.run(start + bound, |world| is_agreed(world));
+    let is_done = world.run(start + bound, is_agreed);
     assert!(
         is_done,
         "not everywhere after {bound:?}: {}",
@@ -209,20 +213,15 @@ fn is_agreed(world: &World) -> bool {
 }
 
 fn disagreement(world: &World) -> String {
-    let mut text = String::new();
-    for node in &world.nodes {
+    let line = |node: &Node| {
         let heads = world.graph.maximal(node.store.authors());
         let writes = world.graph.writes(&heads);
-        let shown = node
-            .running
-            .as_ref()
-            .map(|running| world.graph.writes(&running.shown));
-        text += &format!(
-            "\n  {}: {} pending, has {writes:?}, shows {shown:?}",
-            node.number, node.pending
-        );
-    }
-    text
+        let running = node.running.as_ref();
+        let shown = running.map(|running| world.graph.writes(&running.shown));
+        let (number, pending) = (node.number, node.pending);
+        format!("\n  {number}: {pending} pending, has {writes:?}, shows {shown:?}")
+    };
+    world.nodes.iter().map(line).collect()
 }
 
 /// All that was acknowledged is everywhere.
@@ -240,6 +239,10 @@ fn agree(world: &World) {
     }
 }
 
+fn pairs(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..nodes).flat_map(move |b| (0..b).map(move |a| (a, b)))
+}
+
 /// When all is said, nothing more is said; and by then all know who holds what.
 fn fall_silent(world: &mut World) {
     let end = world.now + LAST_WORDS;
@@ -247,6 +250,13 @@ fn fall_silent(world: &mut World) {
     for node in &world.nodes {
         let running = node.running.as_ref().unwrap();
         assert!(running.sync.is_settled(), "{} is not settled", node.number);
+    }
+    for (a, b) in pairs(world.nodes.len()) {
+        let both = |ends: [usize; 2]| ends == [a, b] || ends == [b, a];
+        let links = world.network.connections.values();
+        let count = links.filter(|connection| both(connection.ends)).count();
+        let expected = usize::from(world.network.joined(a, b));
+        assert_eq!(count, expected, "links between {a} and {b}");
     }
     let before = world.counts;
     let end = world.now + SILENCE;

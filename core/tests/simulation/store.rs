@@ -73,6 +73,14 @@ impl Graph {
             .collect()
     }
 
+    /// No author's chain has gone back.
+    pub(crate) fn assert_forward(&self, before: &Authors, after: &Authors) {
+        for (author, old) in before {
+            let new = after.get(author).expect("an author was forgotten");
+            assert!(self.contains(index(*new), index(*old)), "a chain went back");
+        }
+    }
+
     /// How many writes of each author some heads show.
     pub(crate) fn writes(&self, heads: &BTreeSet<CommitId>) -> Vec<u64> {
         let mut all = vec![0; self.authors];

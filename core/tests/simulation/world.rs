@@ -430,7 +430,9 @@ impl World {
             return;
         }
         let node = &mut self.nodes[fetch.by];
+        let before = node.store.authors().clone();
         node.store.receive(&self.graph, authors, pack);
+        self.graph.assert_forward(&before, node.store.authors());
         let outcome = Outcome::Done(node.store.authors().clone());
         let pull = fetch.pull;
         self.handle(fetch.by, Event::PullFinished { pull, outcome });

@@ -2,9 +2,10 @@
 
 use super::codec::{Malformed, Reader, Writer};
 use crate::filesystem::staging::Nonce;
+use crate::filesystem::{BaseView, TOKEN_BYTES_MAX};
 use delugefs_core::change::Changes;
 use delugefs_core::entry::Placed;
-use delugefs_core::ids::{EntryId, InfoHash, TreeId};
+use delugefs_core::ids::{EntryId, InfoHash};
 use delugefs_core::name::Name;
 use std::collections::BTreeMap;
 
@@ -40,7 +41,7 @@ pub(in crate::filesystem) struct Record {
     /// Given when it is appended; grows.
     pub(in crate::filesystem) sequence: u64,
     /// From here on the committed tree is this, with all changes up to that sequence in it.
-    pub(in crate::filesystem) base: Option<(TreeId, u64)>,
+    pub(in crate::filesystem) base: Option<(BaseView, u64)>,
     /// The kernel's boot in which the records that follow were written.
     pub(in crate::filesystem) boot: Option<[u8; 16]>,
     /// Where the directories are that the rest mentions.
@@ -68,7 +69,11 @@ impl Record {
     pub(in crate::filesystem) fn parents(&self) -> Vec<EntryId> {
         let edits = self.edits.iter().flat_map(|edit| {
             let after = edit.after.as_ref().map(|placed| placed.parent);
-            edit.before.as_ref().map(|(parent, _)| *parent).into_iter().chain(after)
+            edit.before
+                .as_ref()
+                .map(|(parent, _)| *parent)
+                .into_iter()
+                .chain(after)
         });
         let staged = self.staged.iter().flat_map(|staged| {
             let replaced = staged.replaces.iter().map(|placed| placed.parent);
@@ -81,8 +86,9 @@ impl Record {
         let mut to = Writer::default();
         to.u64(self.sequence);
         to.byte(u8::from(self.base.is_some()) | u8::from(self.boot.is_some()) << 1);
-        if let Some((tree, sequence)) = &self.base {
-            to.raw(tree.as_bytes());
+        if let Some((view, sequence)) = &self.base {
+            to.bytes(&view.token);
+            to.raw(view.tree.as_bytes());
             to.u64(*sequence);
         }
         if let Some(boot) = &self.boot {
@@ -144,7 +150,9 @@ impl Record {
         };
         let flags = from.byte()?;
         if flags & 1 != 0 {
-            record.base = Some((from.tree()?, from.u64()?));
+            let token = from.bytes(TOKEN_BYTES_MAX)?.to_vec();
+            let tree = from.tree()?;
+            record.base = Some((BaseView { token, tree }, from.u64()?));
         }
         if flags & 2 != 0 {
             record.boot = Some(from.array()?);
@@ -168,7 +176,8 @@ impl Record {
         }
         for _ in 0..from.count(ITEMS_MAX)? {
             let hash = from.hash()?;
-            self.infos.push((hash, from.bytes(INFO_BYTES_MAX)?.to_vec()));
+            self.infos
+                .push((hash, from.bytes(INFO_BYTES_MAX)?.to_vec()));
         }
         Ok(())
     }

@@ -76,14 +76,19 @@ fn message() -> impl Strategy<Value = Message> {
         heads().prop_map(Message::Durable),
         proptest::collection::vec((incarnation(), any::<u64>()), 0..20)
             .prop_map(Message::HoldingsHave),
-        (incarnation(), any::<u64>())
-            .prop_map(|(incarnation, from)| Message::HoldingsWanted { incarnation, from }),
-        (incarnation(), any::<u64>(), bytes).prop_map(|(incarnation, from, bytes)| {
-            Message::Holdings {
+        (
+            incarnation(),
+            any::<u64>(),
+            proptest::option::of(any::<[u8; 20]>())
+        )
+            .prop_map(|(incarnation, from, after)| Message::HoldingsWanted {
                 incarnation,
                 from,
-                bytes: bytes.into(),
-            }
+                after: after.map(InfoHash::new),
+            }),
+        (incarnation(), bytes).prop_map(|(incarnation, bytes)| Message::Holdings {
+            incarnation,
+            bytes: bytes.into(),
         }),
         proptest::collection::vec(peer, 0..10).prop_map(Message::Peers),
         hashes().prop_map(Message::PleaseHold),
@@ -159,7 +164,6 @@ fn limits_hold_on_both_sides() {
     assert!(encode(&Message::PleaseHold(hashes)).is_err());
     let holdings = |length| Message::Holdings {
         incarnation: IncarnationId::new([0; 16]),
-        from: 0,
         bytes: vec![0; length].into(),
     };
     assert!(encode(&holdings(HOLDINGS_BYTES_MAX)).is_ok());

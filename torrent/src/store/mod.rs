@@ -147,6 +147,11 @@ impl ContentStore {
         }
     }
 
+    /// A content's length in bytes, if any of it is here. Does not touch the disk.
+    pub fn length(&self, content: &InfoHash) -> Option<u64> {
+        lock(&self.inner.index).get(content).map(Slot::length)
+    }
+
     /// All contents, in no order. Does not touch the disk.
     pub fn list(&self) -> Vec<Held> {
         let held = |(info_hash, slot): (&InfoHash, &Slot)| Held {

@@ -79,15 +79,6 @@ impl Addresses {
         taken
     }
 
-    /// When the next address becomes due.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
-        let due = self.all.values().filter_map(|address| match address.state {
-            State::Due(at) => Some(at),
-            _ => None,
-        });
-        due.min()
-    }
-
     /// Attempts under way.
     pub(crate) fn connecting(&self) -> usize {
         let connecting = |address: &&Address| address.state == State::Connecting;
@@ -124,7 +115,9 @@ impl Addresses {
             .filter(|(_, address)| address.state == State::Connected(key))
             .map(|(at, _)| *at)
             .collect();
-        at.into_iter().for_each(|at| self.failed(at, now));
+        for at in at {
+            self.failed(at, now);
+        }
     }
 
     /// Never try this address again.
@@ -159,7 +152,9 @@ mod tests {
             assert_eq!(addresses.take_due(8, now), [at(1)]);
             assert_eq!(addresses.take_due(8, now), []);
             addresses.failed(at(1), now);
-            let due = addresses.next_due().unwrap_or(now);
+            let State::Due(due) = addresses.all[&at(1)].state else {
+                panic!("to be tried again");
+            };
             pauses.push((due - now).as_millis());
             now = due;
         }

@@ -15,7 +15,7 @@ use super::wire::{
     BlockRequest, ExtendedHandshake, Message, MetadataMessage, OUR_METADATA_ID, decode, encode,
     piece_header,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -213,10 +213,10 @@ impl Receiving<'_> {
 
     fn have(&self, piece: u32) -> Result<Said, Ended> {
         let pieces = self.link.layout.pieces();
-        match piece < pieces {
-            true => Ok(Said::HasPiece(piece)),
-            false => violation(format!("says it has piece {piece} of {pieces}")),
+        if piece >= pieces {
+            return violation(format!("says it has piece {piece} of {pieces}"));
         }
+        Ok(Said::HasPiece(piece))
     }
 
     fn bitfield(&self, bits: &[u8]) -> Result<Said, Ended> {
@@ -327,9 +327,13 @@ impl Sending<'_> {
             self.drain(&mut control)?;
             let mut chunks = Chunks::default();
             chunks.push(control.split().freeze());
-            let served = self.serve(&mut server, &mut chunks).await?;
+            if link.resources.up.is_limited() {
+                // What blocks have to wait for need not hold up our own requests.
+                send_all(&mut writer, &mut chunks).await?;
+            }
+            let bytes = self.serve(&mut server, &mut chunks).await?;
             send_all(&mut writer, &mut chunks).await?;
-            link.traffic.up.fetch_add(served as u64, Ordering::Relaxed);
+            link.traffic.up.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 
@@ -388,6 +392,9 @@ async fn send_all(
     writer: &mut WriteHalf<Box<dyn Stream>>,
     chunks: &mut Chunks,
 ) -> Result<(), Ended> {
+    if !chunks.has_remaining() {
+        return Ok(());
+    }
     let sending = async {
         writer.write_all_buf(chunks).await?;
         writer.flush().await

@@ -162,7 +162,7 @@ impl Engine {
         };
         let engine = self.clone();
         self.runtime.spawn(async move {
-            let result = engine.clone().load(info_hash, origin).await;
+            let result = engine.clone().load(origin).await;
             match &result {
                 Ok(loaded) => note_layout(&status, &loaded.layout),
                 // Before whoever waits is told: so that a new attempt is a new load.
@@ -178,17 +178,15 @@ impl Engine {
         handle
     }
 
-    async fn load(
-        self: Arc<Self>,
-        info_hash: InfoHash,
-        origin: Origin,
-    ) -> Result<Loaded, ReadError> {
-        let disk = self.resources.disk.clone();
-        let open = move || match origin {
-            Origin::Local(info) => Loaded::new(self.storage.begin(&info)?),
-            Origin::Peer => self.find_for_peer(&info_hash),
-        };
-        Ok(on_disk(&disk, open).await?)
+    async fn load(self: Arc<Self>, origin: Origin) -> Result<Loaded, ReadError> {
+        match origin {
+            Origin::Found(loaded) => Ok(loaded),
+            Origin::Local(info) => {
+                let disk = self.resources.disk.clone();
+                let begin = move || Loaded::new(self.storage.begin(&info)?);
+                Ok(on_disk(&disk, begin).await?)
+            }
+        }
     }
 
     fn find_for_peer(&self, info_hash: &InfoHash) -> io::Result<Loaded> {
@@ -201,12 +199,25 @@ impl Engine {
         Ok(loaded)
     }
 
-    /// Whether there is something of the content that a peer can have.
+    /// Whether there is something of the content that a peer can have. It is looked for first: what a peer
+    /// asks for in vain must not stand in the way of a local wish that comes at the same time.
     pub(crate) async fn activate_for_peer(self: &Arc<Self>, info_hash: InfoHash) -> bool {
-        self.activate(info_hash, &Origin::Peer)
-            .loaded()
-            .await
-            .is_ok()
+        let known = self.contents().get(&info_hash).cloned();
+        if let Some(handle) = known {
+            return handle.loaded().await.is_ok();
+        }
+        let engine = self.clone();
+        let find = move || engine.find_for_peer(&info_hash);
+        match on_disk(&self.resources.disk, find).await {
+            Ok(found) => {
+                let handle = self.activate(info_hash, &Origin::Found(found));
+                handle.loaded().await.is_ok()
+            }
+            Err(error) => {
+                tracing::debug!(content = %info_hash, %error, "not here for a peer");
+                false
+            }
+        }
     }
 
     /// Tells a content's task, if it is active.

@@ -78,13 +78,13 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 pub(crate) const TICK_IDLE: Duration = Duration::from_secs(1);
 
 /// A connection that has been silent for this long gets a keep-alive (BEP 3 suggests two minutes).
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(60);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 /// A peer from which no whole message came for this long is gone, or holds us with half of one.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(150);
 
 /// A peer that takes none of our bytes for this long is gone.
-pub(crate) const SEND_TIME: Duration = Duration::from_secs(60);
+pub(crate) const SEND_TIME: Duration = Duration::from_mins(1);
 
 /// Batches of messages of all peers that wait for a content's decisions: beyond, peers are not read from.
 pub(crate) const INBOX_BATCHES_MAX: usize = 64;
@@ -104,8 +104,8 @@ pub(crate) const SEND_BLOCKS: usize = 8;
 /// Disk operations of all contents at a time, each on a thread of the blocking pool.
 pub(crate) const DISK_OPERATIONS_MAX: usize = 16;
 
-/// Bytes of verified-to-be pieces handed to one disk operation.
-pub(crate) const DISK_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of pieces handed to one disk operation; what is needed sooner waits for one of them.
+pub(crate) const DISK_BATCH_BYTES: usize = 1024 * 1024;
 
 /// Disk operations of one content's pieces at a time: verifying is processor work.
 pub(crate) const DISK_BATCHES_MAX: usize = 2;

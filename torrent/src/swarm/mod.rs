@@ -65,10 +65,27 @@ impl SwarmConfig {
         peer_id[8..].copy_from_slice(&random);
         Self {
             peer_id,
-            wait: Duration::from_secs(5 * 60),
+            wait: Duration::from_mins(5),
             idle: Duration::from_secs(30),
             up: None,
             down: None,
+        }
+    }
+}
+
+/// What a connection does with bytes from outside before it decides anything.
+pub(crate) fn parse_messages(bytes: &[u8]) {
+    /// Any number that makes all kinds of bitfields possible.
+    const PIECES: u32 = 1000;
+    let mut buffer = BytesMut::from(bytes);
+    while let Ok(Some(message)) = wire::decode(&mut buffer, PIECES) {
+        match message {
+            wire::Message::Bitfield(bits) => drop(piece_set::PieceSet::from_wire(&bits, PIECES)),
+            wire::Message::Extended(_, payload) => {
+                let _ = wire::ExtendedHandshake::decode(&payload);
+                let _ = wire::MetadataMessage::decode(&payload);
+            }
+            _ => {}
         }
     }
 }

@@ -155,9 +155,10 @@ impl Server {
 
     async fn fetch(&mut self, run: &Run) -> io::Result<()> {
         let sequential = run.offset >= self.chunk.0 && run.offset <= self.end();
-        let wanted = match sequential {
-            true => run.bytes.max(SERVE_BYTES.into()),
-            false => run.bytes,
+        let wanted = if sequential {
+            run.bytes.max(SERVE_BYTES.into())
+        } else {
+            run.bytes
         };
         let bytes = self.present(run.offset, wanted);
         let (content, offset) = (self.content.clone(), run.offset);

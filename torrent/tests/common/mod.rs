@@ -32,6 +32,9 @@ pub struct Node {
 impl Node {
     /// Listens on a port of the system's choice.
     pub async fn start(ip: IpAddr) -> Self {
+        // Shown when a test fails.
+        let log = tracing_subscriber::fmt().with_test_writer();
+        let _ = log.with_max_level(tracing::Level::DEBUG).try_init();
         let folder = TempDir::new_in(scratch()).unwrap();
         let store = Arc::new(ContentStore::open(folder.path()).unwrap());
         let source = Arc::new(Source::default());
@@ -98,6 +101,14 @@ pub fn random_file(path: &Path, megabytes: u64, seed: u64) {
 
 /// The two files have the same bytes.
 pub fn assert_same(left: &Path, right: &Path) {
-    let status = std::process::Command::new("cmp").arg(left).arg(right).status();
-    assert!(status.unwrap().success(), "{} and {} differ", left.display(), right.display());
+    let status = std::process::Command::new("cmp")
+        .arg(left)
+        .arg(right)
+        .status();
+    assert!(
+        status.unwrap().success(),
+        "{} and {} differ",
+        left.display(),
+        right.display()
+    );
 }

@@ -62,12 +62,13 @@ fn crossing_dials_end_with_the_link_that_the_lower_id_dialled() {
 
 #[test]
 fn a_peer_that_comes_again_replaces_its_dead_link() {
-    let mut rig = Rig::new(&[]);
+    let mut rig = Rig::new(&[(ME, 1)]);
     rig.on(Event::LinkUp(dialled(20, 1)));
     rig.pass(CROSSING);
     let effects = rig.on(Event::LinkUp(accepted(20, 2)));
     assert_eq!(closed(&effects), [(1, Reason::Duplicate)]);
-    assert_eq!(announcements(&effects), [], "nothing to tell yet");
+    let told = [(2, heads(&[(ME, 1)]))];
+    assert_eq!(announcements(&effects), told, "a new link begins anew");
     assert_eq!(rig.on(Event::LinkDown { link: LinkId(1) }), []);
     assert_eq!(rig.sync.connected().count(), 1);
 }

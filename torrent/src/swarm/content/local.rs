@@ -32,8 +32,8 @@ pub(crate) struct FetchId(pub(crate) u64);
 pub(crate) enum Origin {
     /// It is wanted here.
     Local(Info),
-    /// A peer has asked for it.
-    Peer,
+    /// A peer has asked for it, and something of it is here.
+    Found(Loaded),
 }
 
 /// A content that is open on disk.
@@ -252,7 +252,9 @@ impl Content {
                 tracing::debug!(content = %self.info_hash, "complete");
                 self.end_fetches(&FetchEnd::Complete);
                 let all: Vec<PeerKey> = self.peers.keys().copied().collect();
-                all.into_iter().for_each(|key| self.part_if_both_full(key));
+                for key in all {
+                    self.part_if_both_full(key);
+                }
             }
             Err(error) => {
                 tracing::warn!(content = %self.info_hash, %error, "cannot complete");
@@ -270,7 +272,9 @@ impl Content {
         }
         self.repaired += 1;
         let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
-        peers.into_iter().for_each(|key| self.drop_peer(key));
+        for key in peers {
+            self.drop_peer(key);
+        }
         let content = self.loaded.content.clone();
         self.have = PieceSet::from_fn(self.layout.pieces(), |piece| content.has(piece));
         self.scheduler = Scheduler::new(self.layout, &self.have, self.engine.seed);

@@ -216,9 +216,10 @@ impl Content {
 
     fn choke(&mut self, changes: Vec<(PeerKey, bool)>) {
         for (key, unchoked) in changes {
-            let message = match unchoked {
-                true => Message::Unchoke,
-                false => Message::Choke,
+            let message = if unchoked {
+                Message::Unchoke
+            } else {
+                Message::Choke
             };
             self.tell(key, message);
         }
@@ -374,7 +375,7 @@ impl Content {
     }
 
     fn report(&mut self, now: Instant) {
-        let time = now.saturating_duration_since(self.last_tick).as_secs_f64();
+        let time = now.saturating_duration_since(self.last_tick);
         let total = (
             self.traffic.up.load(std::sync::atomic::Ordering::Relaxed),
             self.traffic.down.load(std::sync::atomic::Ordering::Relaxed),
@@ -384,8 +385,8 @@ impl Content {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let rate = |new: u64, old: u64, rate: u64| {
-            let current = (new - old) as f64 / time.max(0.001);
-            ((rate as f64 * 4.0 + current) / 5.0) as u64
+            let current = (new - old) * 1000 / time.as_millis().max(1) as u64;
+            (4 * rate + current) / 5
         };
         status.up = rate(total.0, self.counted.0, status.up);
         status.down = rate(total.1, self.counted.1, status.down);

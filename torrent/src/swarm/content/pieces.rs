@@ -84,7 +84,12 @@ impl Content {
     /// All blocks of the piece are here.
     pub(super) fn verify(&mut self, piece: u32) {
         if let Some(buffer) = self.assembly.open.remove(&piece) {
-            self.assembly.whole.push_back((piece, buffer));
+            if self.scheduler.is_needed(piece) {
+                // Before what nobody waits for.
+                self.assembly.whole.push_front((piece, buffer));
+            } else {
+                self.assembly.whole.push_back((piece, buffer));
+            }
         }
         self.write_pieces();
     }
@@ -111,9 +116,11 @@ impl Content {
     pub(super) fn written(&mut self, written: io::Result<Vec<Written>>) {
         self.assembly.writing -= 1;
         match written {
-            Ok(pieces) => pieces
-                .into_iter()
-                .for_each(|piece| self.piece_written(piece)),
+            Ok(pieces) => {
+                for piece in pieces {
+                    self.piece_written(piece);
+                }
+            }
             // The work itself was lost (a panic, or the end of the runtime): the pieces' fate is unknown.
             Err(error) => self.disk_failed(&error),
         }

@@ -19,7 +19,7 @@ use super::piece_set::PieceSet;
 use peer::Peer;
 use piece::{Active, Status};
 use rarity::Rarity;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use wants::Need;
@@ -70,7 +70,7 @@ pub(crate) enum Event {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
     Request(PeerKey, Block),
     Cancel(PeerKey, Block),
@@ -99,6 +99,8 @@ pub(crate) struct Scheduler {
     status: Vec<Status>,
     missing: u32,
     active: BTreeMap<u32, Active>,
+    /// Active pieces with blocks that nobody is asked for.
+    unfilled: BTreeSet<u32>,
     peers: BTreeMap<PeerKey, Peer>,
     needs: BTreeMap<NeedId, Need>,
     windows: BTreeMap<ReaderId, Range<u32>>,
@@ -112,15 +114,19 @@ impl Scheduler {
     /// `have`: what is on disk already. `seed` decides among equally rare pieces.
     pub(crate) fn new(layout: Layout, have: &PieceSet, seed: u32) -> Self {
         let pieces = layout.pieces();
-        let status = |piece| match have.contains(piece) {
-            true => Status::Have,
-            false => Status::Missing,
+        let status = |piece| {
+            if have.contains(piece) {
+                Status::Have
+            } else {
+                Status::Missing
+            }
         };
         Self {
             layout,
             status: (0..pieces).map(status).collect(),
             missing: pieces - have.count(),
             active: BTreeMap::new(),
+            unfilled: BTreeSet::new(),
             peers: BTreeMap::new(),
             needs: BTreeMap::new(),
             windows: BTreeMap::new(),
@@ -134,6 +140,11 @@ impl Scheduler {
     /// How long a need waits while nobody who has its pieces sends anything.
     pub(crate) fn set_wait(&mut self, wait: Duration) {
         self.wait = wait;
+    }
+
+    /// Somebody waits for this piece.
+    pub(crate) fn is_needed(&self, piece: u32) -> bool {
+        (self.needs.values()).any(|need| need.pieces.contains(&piece))
     }
 
     /// Pieces that are not verified and on disk.
@@ -197,7 +208,7 @@ impl Scheduler {
             .filter(|(piece, active)| orphaned(piece, active))
             .map(|(piece, _)| *piece)
             .collect();
-        orphans.into_iter().for_each(|piece| self.reset(piece));
+        self.reset_each(orphans);
     }
 
     fn has(&mut self, key: PeerKey, pieces: PieceSet, now: Instant) {
@@ -223,12 +234,12 @@ impl Scheduler {
         if !peer.has.insert(piece) {
             return;
         }
-        match peer.has.is_full() {
-            false => self.rarity.shift(piece, 1),
+        if peer.has.is_full() {
             // Complete peers count for none: take back what was counted of it.
-            true => self
-                .rarity
-                .remove_peer(peer.has.iter().filter(|other| *other != piece)),
+            let counted = peer.has.iter().filter(|other| *other != piece);
+            self.rarity.remove_peer(counted);
+        } else {
+            self.rarity.shift(piece, 1);
         }
         if self.status[piece as usize] != Status::Have {
             peer.useful += 1;
@@ -280,6 +291,7 @@ impl Scheduler {
                 && let Some(active) = self.active.get_mut(&block.piece)
             {
                 active.release(block.index);
+                self.note_free(block.piece);
             }
         }
     }
@@ -313,6 +325,7 @@ impl Scheduler {
             // Its request is gone from the peer, so it no longer counts.
             if was_asked {
                 active.release(block.index);
+                self.note_free(block.piece);
             }
             return;
         }
@@ -321,6 +334,7 @@ impl Scheduler {
             self.status[block.piece as usize] = Status::Verifying;
             self.effects.push(Effect::Verify(block.piece));
         }
+        self.note_free(block.piece);
         self.cancel_elsewhere(block);
     }
 
@@ -348,7 +362,9 @@ impl Scheduler {
                 *key
             })
             .collect();
-        holders.into_iter().for_each(|key| self.show_interest(key));
+        for key in holders {
+            self.show_interest(key);
+        }
         self.meet_needs(piece);
         if self.missing == 0 {
             self.effects.push(Effect::Complete);
@@ -401,7 +417,13 @@ impl Scheduler {
             })
             .map(|(piece, _)| *piece)
             .collect();
-        shared.into_iter().for_each(|piece| self.reset(piece));
+        self.reset_each(shared);
+    }
+
+    fn reset_each(&mut self, pieces: Vec<u32>) {
+        for piece in pieces {
+            self.reset(piece);
+        }
     }
 
     /// The piece is missing again, whatever there was of it.
@@ -414,6 +436,7 @@ impl Scheduler {
             return;
         }
         self.active.remove(&piece);
+        self.unfilled.remove(&piece);
         self.status[piece as usize] = Status::Missing;
         self.rarity.insert(piece);
         for (key, peer) in &mut self.peers {
@@ -436,7 +459,9 @@ impl Scheduler {
 
     fn tick(&mut self, now: Instant) {
         self.release_stalled(now);
-        self.peers.values_mut().for_each(|peer| peer.tick(now));
+        for peer in self.peers.values_mut() {
+            peer.tick(now);
+        }
         self.fill_all(now);
         self.duplicate_slow(now);
         self.expire(now);
@@ -463,18 +488,22 @@ impl Scheduler {
             return;
         };
         peer.stalled = true;
+        let owed = peer.outstanding.iter_mut();
+        let late: Vec<Block> = owed
+            .filter_map(|(block, asked)| {
+                (!std::mem::replace(&mut asked.released, true)).then_some(*block)
+            })
+            .collect();
         let mut reset = Vec::new();
-        for (block, asked) in &mut peer.outstanding {
-            if std::mem::replace(&mut asked.released, true) {
-                continue;
-            }
+        for block in late {
             if let Some(active) = self.active.get_mut(&block.piece) {
                 active.release(block.index);
                 if active.exclusive == Some(key) {
                     reset.push(block.piece);
                 }
+                self.note_free(block.piece);
             }
         }
-        reset.into_iter().for_each(|piece| self.reset(piece));
+        self.reset_each(reset);
     }
 }

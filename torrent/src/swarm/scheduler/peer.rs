@@ -17,6 +17,8 @@ pub(super) struct Asked {
 }
 
 #[derive(Debug)]
+// Independent of one another: no state of several.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct Peer {
     pub(super) has: PieceSet,
     /// Pieces it has and we have not.
@@ -62,7 +64,7 @@ impl Peer {
     }
 
     /// Bytes per second, lately.
-    pub(super) fn speed(&self) -> f64 {
+    pub(super) fn speed(&self) -> u64 {
         self.rate.value.unwrap_or_default()
     }
 
@@ -72,8 +74,8 @@ impl Peer {
             None => PIPELINE_START,
             Some(rate) => {
                 let time = PIPELINE_TIME + 2 * self.latency.unwrap_or_default();
-                let blocks = rate * time.as_secs_f64() / f64::from(BLOCK_BYTES);
-                (blocks as usize).max(PIPELINE_MIN)
+                let bytes = u128::from(rate) * time.as_micros() / 1_000_000;
+                ((bytes / u128::from(BLOCK_BYTES)) as usize).max(PIPELINE_MIN)
             }
         };
         wanted.min(self.queue)
@@ -115,7 +117,7 @@ impl Peer {
 struct Rate {
     bytes: u64,
     since: Instant,
-    value: Option<f64>,
+    value: Option<u64>,
 }
 
 impl Rate {
@@ -141,8 +143,11 @@ impl Rate {
             return;
         }
         if busy || self.bytes > 0 {
-            let current = self.bytes as f64 / time.as_secs_f64();
-            self.value = Some(self.value.map_or(current, |old| (old + current) / 2.0));
+            let current = self.bytes * 1000 / time.as_millis().max(1) as u64;
+            self.value = Some(
+                self.value
+                    .map_or(current, |old| u64::midpoint(old, current)),
+            );
         }
         (self.bytes, self.since) = (0, now);
     }

@@ -5,6 +5,7 @@ use super::super::limits::{ASSEMBLY_BYTES_MAX, DUPLICATE_AFTER, DUPLICATES_MAX};
 use super::peer::{Asked, Peer};
 use super::piece::{Active, Status};
 use super::{Effect, PeerKey, Scheduler};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ impl Scheduler {
     fn fill_where(&mut self, now: Instant, which: impl Fn(&Peer) -> bool) {
         let mut keys: Vec<(u64, PeerKey)> = (self.peers.iter())
             .filter(|(_, peer)| which(peer))
-            .map(|(key, peer)| (u64::MAX - peer.speed() as u64, *key))
+            .map(|(key, peer)| (u64::MAX - peer.speed(), *key))
             .collect();
         keys.sort_unstable();
         for (_, key) in keys {
@@ -66,12 +67,19 @@ impl Scheduler {
 
     /// Begun pieces: all, when the whole content is wanted; else they wait until somebody wants them.
     fn started(&self) -> impl Iterator<Item = u32> {
-        let wanted = self.fetch.then_some(&self.active);
-        wanted
-            .into_iter()
-            .flatten()
-            .filter(|(_, active)| active.has_free())
-            .map(|(piece, _)| *piece)
+        let wanted = self.fetch.then_some(&self.unfilled);
+        wanted.into_iter().flatten().copied()
+    }
+
+    /// Keeps account of begun pieces with blocks that nobody is asked for.
+    pub(super) fn note_free(&mut self, piece: u32) {
+        let open = self.status[piece as usize] == Status::Active
+            && self.active.get(&piece).is_some_and(Active::has_free);
+        if open {
+            self.unfilled.insert(piece);
+        } else {
+            self.unfilled.remove(&piece);
+        }
     }
 
     fn can_start(&self) -> bool {
@@ -111,6 +119,7 @@ impl Scheduler {
         for block in &chosen {
             self.ask(key, *block, now);
         }
+        self.note_free(piece);
         chosen.len()
     }
 
@@ -140,6 +149,7 @@ impl Scheduler {
         let Some(first) = pieces.clone().find(open) else {
             return;
         };
+        let mut dropped = Vec::new();
         for (key, peer) in &mut self.peers {
             if !peer.has.contains(first) {
                 continue;
@@ -148,18 +158,22 @@ impl Scheduler {
                 !pieces.contains(&piece)
                     && !(self.needs.values()).any(|need| need.pieces.contains(&piece))
             };
-            let idle: Vec<(Block, Asked)> = (peer.outstanding.iter())
+            let idle = (peer.outstanding.iter())
                 .filter(|(block, asked)| !asked.released && idle(block.piece))
-                .map(|(block, asked)| (*block, *asked))
-                .collect();
-            for (block, _) in idle {
-                peer.outstanding.remove(&block);
-                peer.late.insert(block);
-                if let Some(active) = self.active.get_mut(&block.piece) {
-                    active.release(block.index);
-                }
-                self.effects.push(Effect::Cancel(*key, block));
+                .map(|(block, _)| (*key, *block));
+            let idle: Vec<_> = idle.collect();
+            for (_, block) in &idle {
+                peer.outstanding.remove(block);
+                peer.late.insert(*block);
             }
+            dropped.extend(idle);
+        }
+        for (key, block) in dropped {
+            if let Some(active) = self.active.get_mut(&block.piece) {
+                active.release(block.index);
+            }
+            self.note_free(block.piece);
+            self.effects.push(Effect::Cancel(key, block));
         }
     }
 
@@ -169,8 +183,9 @@ impl Scheduler {
         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         for key in keys {
             let room = self.peers.get(&key).map_or(0, Peer::room);
-            let chosen: Vec<Block> = self.late_blocks(key, now).take(room).collect();
-            for block in chosen {
+            // A set: several needs may name the same piece.
+            let late: BTreeSet<Block> = self.late_blocks(key, now).take(room).collect();
+            for block in late {
                 self.ask(key, block, now);
             }
         }

@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod download;
+mod hostile;
 pub(crate) mod support;

@@ -87,9 +87,10 @@ impl StoredContent for MemoryContent {
     }
 
     fn standing(&self) -> Standing {
-        match self.complete.load(Ordering::SeqCst) {
-            true => Standing::Complete,
-            false => Standing::Partial,
+        if self.complete.load(Ordering::SeqCst) {
+            Standing::Complete
+        } else {
+            Standing::Partial
         }
     }
 
@@ -115,7 +116,9 @@ impl StoredContent for MemoryContent {
         let start = offset as usize;
         let mut bytes = self.bytes.lock().unwrap()[start..start + length].to_vec();
         if self.lies.load(Ordering::SeqCst) {
-            bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+            for byte in &mut bytes {
+                *byte ^= 0x55;
+            }
         }
         Ok(bytes.into())
     }

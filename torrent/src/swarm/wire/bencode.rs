@@ -12,8 +12,11 @@ pub(super) enum Value<'a> {
     Container(&'a [u8]),
 }
 
+/// A dictionary's keys and values, in the order of the bytes.
+pub(super) type Pairs<'a> = Vec<(&'a [u8], Value<'a>)>;
+
 /// The pairs of the dictionary that `bytes` begin with, and how many bytes it takes. `None` when malformed.
-pub(super) fn dictionary(bytes: &[u8]) -> Option<(Vec<(&[u8], Value<'_>)>, usize)> {
+pub(super) fn dictionary(bytes: &[u8]) -> Option<(Pairs<'_>, usize)> {
     let mut rest = bytes.strip_prefix(b"d")?;
     let mut pairs = Vec::new();
     while *rest.first()? != b'e' {

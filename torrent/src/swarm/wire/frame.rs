@@ -68,9 +68,10 @@ pub(crate) fn decode(buffer: &mut BytesMut, pieces: u32) -> Result<Option<Messag
 
 fn parse(kind: u8, mut payload: Bytes) -> Result<Message, WireError> {
     let length = payload.len();
-    let expect = |right: bool| match right {
-        true => Ok(()),
-        false => Err(WireError::WrongLength(kind, length)),
+    let expect = |right: bool| {
+        right
+            .then_some(())
+            .ok_or(WireError::WrongLength(kind, length))
     };
     match kind {
         0..=3 => expect(length == 0)?,
@@ -196,7 +197,9 @@ mod tests {
             step in 1usize..700,
         ) {
             let mut sent = BytesMut::new();
-            messages.iter().for_each(|message| encode(message, &mut sent));
+            for message in &messages {
+                encode(message, &mut sent);
+            }
             let (mut buffer, mut received) = (BytesMut::new(), Vec::new());
             for part in sent.chunks(step) {
                 buffer.extend_from_slice(part);
@@ -219,7 +222,9 @@ mod tests {
             flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..10),
         ) {
             let mut sent = BytesMut::new();
-            messages.iter().for_each(|message| encode(message, &mut sent));
+            for message in &messages {
+                encode(message, &mut sent);
+            }
             for (at, value) in flips {
                 let at = at.index(sent.len());
                 sent[at] = value;

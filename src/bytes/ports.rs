@@ -1,0 +1,247 @@
+//! The bytes as the filesystem and the swarm want to see them.
+
+use super::replica::Replica;
+use crate::filesystem::{BoxFuture, ContentReader, Contents, FsError, Sealed, Space};
+use crate::net::{self, Gate};
+use crate::node::members::Members;
+use crate::sync_ext::lock;
+use bytes::Bytes;
+use delugefs_core::entry::ContentRef;
+use delugefs_core::ids::{InfoHash, NodeId};
+use delugefs_torrent::metainfo::Info;
+use delugefs_torrent::store::{State, StoreError};
+use delugefs_torrent::swarm::{
+    self, Connector, PeerSource, PieceWritten, ReadError, Reader, Standing, Storage, StoredContent,
+    Stream,
+};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// The filesystem's view of the bytes.
+pub struct Bytewise(pub Arc<Replica>);
+
+impl Contents for Bytewise {
+    fn local(&self, content: &ContentRef) -> Result<Option<File>, FsError> {
+        match self.0.store.open_content(&content.info_hash) {
+            Ok(file) => Ok(Some(file)),
+            Err(StoreError::NotComplete(_)) => Ok(None),
+            Err(error) => Err(fs_error(&error)),
+        }
+    }
+
+    fn reader(&self, content: ContentRef) -> Result<Arc<dyn ContentReader>, FsError> {
+        let replica = Arc::clone(&self.0);
+        let reader = Arc::new(OnceLock::new());
+        Ok(Arc::new(Arriving {
+            replica,
+            content,
+            reader,
+        }))
+    }
+
+    fn seal(&self, staged: &Path) -> Result<Sealed, FsError> {
+        let info = self
+            .0
+            .store
+            .seal(staged)
+            .map_err(|error| fs_error(&error))?;
+        self.0.wants_sync.notify_one();
+        Ok(Sealed {
+            content: info.content(),
+            info: info.encode(),
+        })
+    }
+
+    fn space(&self) -> Space {
+        self.0.space()
+    }
+}
+
+fn fs_error(error: &StoreError) -> FsError {
+    let told = io::Error::new(error.kind(), error.to_string());
+    tracing::warn!("{error}");
+    told.into()
+}
+
+/// A content that is not wholly here; its `info` is read when it is first needed.
+struct Arriving {
+    replica: Arc<Replica>,
+    content: ContentRef,
+    reader: Arc<OnceLock<Reader>>,
+}
+
+impl ContentReader for Arriving {
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'static, Result<Bytes, FsError>> {
+        let (replica, content) = (Arc::clone(&self.replica), self.content);
+        let cell = Arc::clone(&self.reader);
+        Box::pin(async move {
+            if cell.get().is_none() {
+                let found = reader(replica, content.info_hash).await?;
+                // whoever was first: both read the same
+                let _ = cell.set(found);
+            }
+            let reader = cell.get().ok_or(FsError::Unavailable)?;
+            reader.read(offset, length).await.map_err(read_error)
+        })
+    }
+}
+
+async fn reader(replica: Arc<Replica>, info_hash: InfoHash) -> Result<Reader, FsError> {
+    let source = Arc::clone(&replica);
+    let read = tokio::task::spawn_blocking(move || source.info(&info_hash)).await;
+    let info = read
+        .map_err(|_| FsError::Unavailable)?
+        .map_err(|error| FsError::Damaged(error.to_string()))?;
+    let swarm = replica.swarm().ok_or(FsError::Unavailable)?;
+    Ok(swarm.reader(&info.ok_or(FsError::Unavailable)?))
+}
+
+fn read_error(error: ReadError) -> FsError {
+    match error {
+        ReadError::Unavailable => FsError::Unavailable,
+        ReadError::TimedOut => FsError::TimedOut,
+        ReadError::Io(kind, text) => io::Error::new(kind, text).into(),
+    }
+}
+
+/// Where the swarm finds those who have a content: the nodes that say they hold it; as long as none of them is
+/// connected, every connected node, for a fresh content's name arrives before the word that it is held.
+pub struct Holders {
+    /// The bytes here.
+    pub replica: Arc<Replica>,
+    /// The nodes.
+    pub members: Arc<Mutex<Members>>,
+}
+
+impl PeerSource for Holders {
+    fn peers(&self, info_hash: &InfoHash) -> Vec<SocketAddr> {
+        let holders: BTreeSet<_> = self.replica.holders(info_hash).into_iter().collect();
+        let members = lock(&self.members);
+        let connected = || {
+            members
+                .iter()
+                .filter_map(|(_, member)| Some((member, member.address?)))
+        };
+        let known: Vec<_> = connected()
+            .filter(|(member, _)| holders.contains(&member.incarnation))
+            .map(|(_, address)| address)
+            .collect();
+        match known.is_empty() {
+            false => known,
+            true => connected().map(|(_, address)| address).collect(),
+        }
+    }
+
+    fn info(&self, info_hash: &InfoHash) -> Option<Info> {
+        self.replica.info(info_hash).ok().flatten()
+    }
+}
+
+/// The nodes behind a content's holders, with their labels, connected or not.
+pub fn holder_nodes(replica: &Replica, members: &Members, info_hash: &InfoHash) -> Vec<NodeId> {
+    let holders = replica.holders(info_hash).into_iter();
+    holders
+        .filter_map(|holder| members.by_incarnation(holder).map(|(node, _)| node))
+        .collect()
+}
+
+/// Whether all of a content is on this disk.
+pub fn is_here(replica: &Replica, info_hash: &InfoHash) -> bool {
+    replica.store.state(info_hash) == State::Complete
+}
+
+/// The store as the swarm sees it; tells the replica what has become complete.
+pub struct Noticing(pub Arc<Replica>);
+
+impl Noticing {
+    fn noticing(
+        &self,
+        info_hash: InfoHash,
+        content: Arc<dyn StoredContent>,
+    ) -> Arc<dyn StoredContent> {
+        let replica = Arc::clone(&self.0);
+        Arc::new(NoticingContent {
+            replica,
+            info_hash,
+            content,
+        })
+    }
+}
+
+impl Storage for Noticing {
+    fn find(&self, info_hash: &InfoHash) -> io::Result<Option<Arc<dyn StoredContent>>> {
+        let found = Storage::find(&self.0.store, info_hash)?;
+        Ok(found.map(|content| self.noticing(*info_hash, content)))
+    }
+
+    fn begin(&self, info: &Info) -> io::Result<Arc<dyn StoredContent>> {
+        let content = Storage::begin(&self.0.store, info)?;
+        Ok(self.noticing(info.info_hash(), content))
+    }
+}
+
+struct NoticingContent {
+    replica: Arc<Replica>,
+    info_hash: InfoHash,
+    content: Arc<dyn StoredContent>,
+}
+
+impl StoredContent for NoticingContent {
+    fn length(&self) -> u64 {
+        self.content.length()
+    }
+
+    fn piece_length(&self) -> u32 {
+        self.content.piece_length()
+    }
+
+    fn has(&self, piece: u32) -> bool {
+        self.content.has(piece)
+    }
+
+    fn standing(&self) -> Standing {
+        self.content.standing()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.content.flush()
+    }
+
+    fn write(&self, piece: u32, bytes: &[u8]) -> io::Result<PieceWritten> {
+        self.content.write(piece, bytes)
+    }
+
+    fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        self.content.read(offset, length)
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.content.finish()?;
+        self.replica.completed(self.info_hash);
+        Ok(())
+    }
+
+    fn info(&self) -> Option<Vec<u8>> {
+        self.content.info()
+    }
+}
+
+/// Plain TCP to the local network.
+pub struct LocalTcp(pub Arc<Gate>);
+
+impl Connector for LocalTcp {
+    fn connect(
+        &self,
+        address: SocketAddr,
+    ) -> swarm::BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+        let gate = Arc::clone(&self.0);
+        Box::pin(async move {
+            let stream = net::connect(address, &gate).await?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+}

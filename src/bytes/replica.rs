@@ -1,0 +1,352 @@
+//! This node's share of the volume's bytes: the content store and the swarm behind one door, with what is known about
+//! every content of the volume.
+
+use super::catalogue::{Catalogue, Known};
+use super::holdings::HoldingsFiles;
+use super::retention::Retention;
+use crate::filesystem::Space;
+use crate::sync_ext::lock;
+use delugefs_core::change::Changes;
+use delugefs_core::entry::ContentRef;
+use delugefs_core::holdings::{Applied, Operation, Wanted, codec};
+use delugefs_core::ids::{BlobId, EntryId, IncarnationId, InfoHash, TreeId};
+use delugefs_core::sync::Positions;
+use delugefs_metadata_repo::Repository;
+use delugefs_torrent::metainfo::Info;
+use delugefs_torrent::store::ContentStore;
+use delugefs_torrent::swarm::Swarm;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How old the answer about the disk's room may be: asking costs a system call for each write otherwise.
+const SPACE_AGE_MAX: Duration = Duration::from_millis(200);
+
+/// Contents that wait to be looked at by the replicator; beyond this, all are looked at.
+const SUBJECTS_MAX: usize = 1 << 20;
+
+/// What the replicator has to look at.
+#[derive(Debug, Default)]
+pub struct Subjects {
+    /// These contents.
+    pub some: BTreeSet<InfoHash>,
+    /// All contents.
+    pub all: bool,
+}
+
+/// This node's share of the volume's bytes.
+pub struct Replica {
+    /// The contents on this disk.
+    pub store: ContentStore,
+    repository: Repository,
+    own: IncarnationId,
+    swarm: OnceLock<Swarm>,
+    catalogue: Mutex<Catalogue>,
+    holdings: Mutex<HoldingsFiles>,
+    retention: Mutex<Retention>,
+    subjects: Mutex<Subjects>,
+    completed: Mutex<BTreeSet<InfoHash>>,
+    space: Mutex<Option<(Instant, Space)>>,
+    /// There is something to replicate, perhaps.
+    pub wants_look: Notify,
+    /// A content is complete and waits to be made durable and told of.
+    pub wants_sync: Notify,
+}
+
+impl Replica {
+    /// Opens the bytes of a root.
+    pub fn open(
+        root: &Path,
+        store: ContentStore,
+        repository: Repository,
+        own: IncarnationId,
+    ) -> io::Result<Self> {
+        let mut holdings = HoldingsFiles::open(&root.join("holdings"), own)?;
+        let complete = store.list().into_iter().filter(|held| held.complete);
+        let held = complete.map(|held| held.content.info_hash).collect();
+        holdings.set_own(&held).map_err(io::Error::other)?;
+        Ok(Self {
+            store,
+            repository,
+            own,
+            swarm: OnceLock::new(),
+            catalogue: Mutex::default(),
+            holdings: Mutex::new(holdings),
+            retention: Mutex::new(Retention::open(root)?),
+            subjects: Mutex::default(),
+            completed: Mutex::default(),
+            space: Mutex::default(),
+            wants_look: Notify::new(),
+            wants_sync: Notify::new(),
+        })
+    }
+
+    /// Joins the swarm. Called once.
+    pub fn join(&self, swarm: Swarm) {
+        // a second swarm would be a bug that changes nothing
+        let _ = self.swarm.set(swarm);
+    }
+
+    /// The swarm, once joined.
+    pub fn swarm(&self) -> Option<&Swarm> {
+        self.swarm.get()
+    }
+
+    /// Reads the whole view: which contents there are. Contents on disk that it does not name begin to expire.
+    pub fn learn(
+        &self,
+        tree: TreeId,
+        now: u64,
+    ) -> Result<(), delugefs_metadata_repo::RepositoryError> {
+        let mut catalogue = Catalogue::default();
+        self.repository.contents(tree, &mut |content, blob| {
+            catalogue.add(content, blob);
+        })?;
+        let mut retention = lock(&self.retention);
+        for held in self.store.list() {
+            let info_hash = held.content.info_hash;
+            note(match catalogue.get(&info_hash) {
+                Some(_) => retention.forget(&info_hash),
+                None => retention.died(info_hash, now),
+            });
+        }
+        *lock(&self.catalogue) = catalogue;
+        self.look_at_all();
+        Ok(())
+    }
+
+    /// Follows the view by one difference.
+    pub fn follow(&self, changes: &Changes, blobs: &BTreeMap<EntryId, BlobId>, now: u64) {
+        let moved = lock(&self.catalogue).apply(changes, blobs);
+        let mut retention = lock(&self.retention);
+        for content in &moved.died {
+            note(retention.died(content.info_hash, now));
+        }
+        for content in &moved.born {
+            note(retention.forget(&content.info_hash));
+        }
+        drop(retention);
+        self.look_at(moved.born.iter().map(|content| content.info_hash));
+    }
+
+    /// What the view says of a content.
+    pub fn known(&self, info_hash: &InfoHash) -> Option<Known> {
+        lock(&self.catalogue).get(info_hash)
+    }
+
+    /// All contents of the view.
+    pub fn contents(&self) -> Vec<ContentRef> {
+        lock(&self.catalogue).iter().collect()
+    }
+
+    /// Number of contents of the view.
+    pub fn total(&self) -> usize {
+        lock(&self.catalogue).len()
+    }
+
+    /// A content's `info`, from its descriptor; what the names say is checked against the info-hash. Blocks.
+    pub fn info(&self, info_hash: &InfoHash) -> io::Result<Option<Info>> {
+        let Some(known) = self.known(info_hash) else {
+            return Ok(None);
+        };
+        let bytes = self.repository.info(known.blob).map_err(io::Error::other)?;
+        let info = Info::parse(&bytes).map_err(io::Error::other)?;
+        if info.info_hash() != *info_hash || info.length() != known.length {
+            let text = format!("the descriptor of {info_hash} is damaged");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(Some(info))
+    }
+
+    /// Room on this disk, at most a moment old.
+    pub fn space(&self) -> Space {
+        let mut cached = lock(&self.space);
+        match *cached {
+            Some((at, space)) if at.elapsed() < SPACE_AGE_MAX => space,
+            _ => {
+                let space = self.ask_space();
+                *cached = Some((Instant::now(), space));
+                space
+            }
+        }
+    }
+
+    fn ask_space(&self) -> Space {
+        match self.store.space() {
+            Ok(space) => Space {
+                total: space.capacity,
+                free: space.free,
+            },
+            Err(error) => {
+                tracing::warn!("{error}");
+                Space::default()
+            }
+        }
+    }
+
+    /// Someone may have become reachable who has this content.
+    pub fn peers_changed(&self, info_hash: &InfoHash) {
+        if let Some(swarm) = self.swarm() {
+            swarm.peers_changed(info_hash);
+        }
+    }
+
+    // ---- who holds what ----
+
+    /// The incarnations that hold a content.
+    pub fn holders(&self, info_hash: &InfoHash) -> Vec<IncarnationId> {
+        lock(&self.holdings).holdings().holders(info_hash).collect()
+    }
+
+    /// Contents that this node holds.
+    pub fn held(&self) -> usize {
+        let holdings = lock(&self.holdings);
+        holdings
+            .holdings()
+            .log(self.own)
+            .map_or(0, |log| log.held().len())
+    }
+
+    /// How far each log is known.
+    pub fn positions(&self) -> Positions {
+        lock(&self.holdings).holdings().positions()
+    }
+
+    /// What to ask for of an incarnation's log.
+    pub fn holdings_wanted(&self, incarnation: IncarnationId) -> Wanted {
+        lock(&self.holdings).holdings().wanted(incarnation)
+    }
+
+    /// The answer to who asks for an incarnation's log, encoded.
+    pub fn holdings_batch(
+        &self,
+        incarnation: IncarnationId,
+        from: u64,
+        after: Option<InfoHash>,
+    ) -> Option<Vec<u8>> {
+        let wanted = Wanted { from, after };
+        let batch = lock(&self.holdings).batch(incarnation, &wanted);
+        batch.map(|batch| codec::encode(&batch))
+    }
+
+    /// Takes a part of another's log. Answers the log's position, and whether this brought anything.
+    pub fn take_holdings(&self, incarnation: IncarnationId, bytes: &[u8]) -> (u64, bool) {
+        let mut holdings = lock(&self.holdings);
+        let applied = holdings.apply(incarnation, bytes).unwrap_or_else(|error| {
+            tracing::warn!("what {incarnation} holds cannot be taken: {error}");
+            Applied::Gap
+        });
+        let position = holdings.holdings().positions().get(&incarnation).copied();
+        drop(holdings);
+        let progressed = matches!(applied, Applied::Moved(_) | Applied::Collected);
+        if let Applied::Moved(changed) = applied {
+            changed
+                .iter()
+                .for_each(|content| self.peers_changed(content));
+            self.look_at(changed.into_iter());
+        }
+        (position.unwrap_or(0), progressed)
+    }
+
+    /// Says durably that this node holds contents, or no longer does. Blocks.
+    pub fn declare(&self, operation: Operation, contents: &[InfoHash]) {
+        let records = contents.iter().map(|content| (operation, *content));
+        if let Err(error) = lock(&self.holdings).push(records) {
+            tracing::error!("{error}");
+        }
+        self.look_at(contents.iter().copied());
+    }
+
+    // ---- what the replicator and the reaper look at ----
+
+    /// These may need copies, or need them no more.
+    pub fn look_at(&self, contents: impl Iterator<Item = InfoHash>) {
+        let mut subjects = lock(&self.subjects);
+        subjects.some.extend(contents);
+        if subjects.some.len() > SUBJECTS_MAX {
+            *subjects = Subjects {
+                some: BTreeSet::new(),
+                all: true,
+            };
+        }
+        drop(subjects);
+        self.wants_look.notify_one();
+    }
+
+    /// Any content may need copies.
+    pub fn look_at_all(&self) {
+        lock(&self.subjects).all = true;
+        self.wants_look.notify_one();
+    }
+
+    /// Takes what is to be looked at.
+    pub fn take_subjects(&self) -> Subjects {
+        std::mem::take(&mut lock(&self.subjects))
+    }
+
+    /// A node has come or gone: readers may find bytes, contents may be short of copies.
+    pub fn cluster_changed(&self) {
+        if let Some(swarm) = self.swarm() {
+            for content in swarm.status().contents {
+                swarm.peers_changed(&content.info_hash);
+            }
+        }
+        self.look_at_all();
+    }
+
+    /// A peer asks that these be held here.
+    pub fn asked_to_hold(&self, contents: Vec<InfoHash>) {
+        self.look_at(contents.into_iter());
+    }
+
+    /// Removes contents from this disk whose time is over, and which `in_use` does not name. Answers how many
+    /// there were, and their bytes. Blocks.
+    pub fn reap(&self, now: u64, keep: Duration, in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
+        let expired = lock(&self.retention).expired(now, keep);
+        let (mut gone, mut freed) = (0, 0);
+        for info_hash in expired {
+            if in_use.contains(&info_hash) || self.known(&info_hash).is_some() {
+                continue;
+            }
+            if let Some(bytes) = self.remove(&info_hash) {
+                gone += 1;
+                freed += bytes;
+            }
+            note(lock(&self.retention).forget(&info_hash));
+        }
+        (gone, freed)
+    }
+
+    /// The log goes first: nobody is told of bytes that are gone.
+    fn remove(&self, info_hash: &InfoHash) -> Option<u64> {
+        let length = self.store.length(info_hash)?;
+        self.declare(Operation::Dropped, &[*info_hash]);
+        match self.store.remove(info_hash) {
+            Ok(_) => Some(length),
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        }
+    }
+
+    /// Some content has become complete without a fetch of ours: a reader has read all of it.
+    pub fn completed(&self, info_hash: InfoHash) {
+        lock(&self.completed).insert(info_hash);
+        self.wants_sync.notify_one();
+    }
+
+    /// Takes the contents that have become complete.
+    pub fn take_completed(&self) -> BTreeSet<InfoHash> {
+        std::mem::take(&mut lock(&self.completed))
+    }
+}
+
+fn note(outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        tracing::warn!("cannot write down which contents expire; they are kept longer: {error}");
+    }
+}

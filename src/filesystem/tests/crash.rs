@@ -1,0 +1,189 @@
+//! The process ends at any moment: what was answered for is there.
+
+use super::fakes::{Node, WRITE, wait};
+use crate::filesystem::*;
+use std::sync::atomic::Ordering;
+
+#[test]
+fn everything_acknowledged_survives_without_a_commit() {
+    let mut node = Node::new();
+    node.mkdir("d");
+    node.write("d/small", b"small");
+    node.write("d/large", &[3; 5000]);
+    node.write("gone", b"x");
+    node.unlink("gone").unwrap();
+    let (_, open) = node.create("open");
+    node.filesystem.write(open, 0, &[4; 6000]).unwrap();
+    node.rename("d", "e", RenameMode::Replace).unwrap();
+    let before = node.shown();
+    for _ in 0..3 {
+        node.restart();
+        assert_eq!(node.shown(), before);
+    }
+    node.seal_all();
+    node.restart();
+    assert_eq!(node.shown(), before);
+    node.commit();
+    assert_eq!(node.view.len(), 4);
+    node.restart();
+    assert_eq!(node.shown(), before);
+    assert!(node.filesystem.take_group().is_none());
+}
+
+#[test]
+fn a_commit_that_the_journal_has_not_heard_of_is_not_repeated() {
+    let mut node = Node::new();
+    node.write("a", b"1");
+    node.commit();
+    node.mkdir("d");
+    node.write("d/a", b"2");
+    node.rename("a", "d/b", RenameMode::Replace).unwrap();
+    let group = node.filesystem.take_group().unwrap();
+    node.write("d/later", b"3");
+    node.rename("d", "e", RenameMode::Replace).unwrap();
+    let before = node.shown();
+    let mut tree = node.names.tree(group.base.tree);
+    tree.apply(&group.changes).unwrap();
+    node.head = (super::fakes::view(node.names.keep(&tree)), group.sequence);
+    node.restart();
+    assert_eq!(node.shown(), before);
+    let group = node.filesystem.take_group().unwrap();
+    tree.apply(&group.changes).unwrap();
+    let paths: Vec<String> = tree.paths().into_keys().collect();
+    assert_eq!(paths, ["e", "e/a", "e/b", "e/later"]);
+    assert!(!group.changes.iter().any(|(_, change)| {
+        let place = change.after.as_ref().map(|placed| placed.name.to_string());
+        place == Some("a".into())
+    }));
+}
+
+#[test]
+fn a_group_that_came_back_is_committed_with_what_came_later() {
+    let mut node = Node::new();
+    node.write("a", b"1");
+    let group = node.filesystem.take_group().unwrap();
+    assert!(node.filesystem.take_group().is_none(), "one at a time");
+    node.write("b", b"2");
+    node.unlink("a").unwrap();
+    node.filesystem.return_group();
+    assert_eq!(group.changes.len(), 2);
+    let changes = node.commit();
+    assert_eq!(changes.len(), 2, "b, and the root's times: {changes:?}");
+}
+
+#[test]
+fn a_torn_record_was_never_acknowledged() {
+    let mut node = Node::new();
+    node.write("kept", b"kept");
+    node.restart();
+    let journal = node.root.path().join("journal");
+    let whole = std::fs::read(&journal).unwrap();
+    node.mkdir("torn");
+    let longer = std::fs::read(&journal).unwrap();
+    assert!(longer.len() > whole.len());
+    for length in whole.len()..longer.len() {
+        std::fs::write(&journal, &longer[..length]).unwrap();
+        node.restart();
+        assert_eq!(
+            node.list(""),
+            ["kept"],
+            "cut at {length} of {}",
+            longer.len()
+        );
+    }
+    std::fs::write(&journal, &longer).unwrap();
+    node.restart();
+    assert_eq!(node.list(""), ["kept", "torn"]);
+}
+
+#[test]
+fn a_file_opened_and_not_written_is_as_it_was() {
+    let mut node = Node::new();
+    let inode = node.write("f", &[1; 5000]);
+    node.seal_all();
+    node.commit();
+    let opened = node.open(inode, WRITE);
+    node.restart();
+    assert_eq!(node.read("f"), [1; 5000]);
+    assert_eq!(node.filesystem.status().unsealed, 0);
+    let _ = opened;
+    let opened = node.open(node.inode("f"), WRITE);
+    node.filesystem.write(opened.handle, 10, &[2]).unwrap();
+    node.restart();
+    assert_eq!(node.read("f")[9..12], [1, 2, 1]);
+    assert_eq!(node.filesystem.status().unsealed, 1);
+}
+
+#[test]
+fn a_crash_between_the_store_and_the_journal_harms_neither() {
+    let mut node = Node::new();
+    node.write("f", &[1; 5000]);
+    let job = node.filesystem.next_unsealed().unwrap();
+    let sealed = node.contents.seal(&job.path).unwrap();
+    node.restart();
+    assert_eq!(node.read("f"), [1; 5000]);
+    let inode = node.inode("f");
+    let answer = node.filesystem.open(inode, WRITE).unwrap();
+    assert!(
+        matches!(answer, Answer::Later(_)),
+        "the store has the same file"
+    );
+    node.seal_all();
+    let opened = wait(answer).unwrap();
+    node.filesystem.write(opened.handle, 0, &[2]).unwrap();
+    let kept = std::fs::read(node.contents.path(sealed.content.info_hash)).unwrap();
+    assert_eq!(kept, [1; 5000]);
+}
+
+#[test]
+fn files_that_nobody_knows_are_swept() {
+    let mut node = Node::new();
+    node.write("f", &[1; 5000]);
+    let staging = node.root.path().join("staging");
+    std::fs::write(staging.join("00".repeat(16)), b"orphan").unwrap();
+    node.restart();
+    assert_eq!(std::fs::read_dir(staging).unwrap().count(), 1);
+    assert_eq!(node.read("f"), [1; 5000]);
+}
+
+#[test]
+fn syncing_is_recorded_and_answers() {
+    let mut node = Node::new();
+    let (_, handle) = node.create("f");
+    node.filesystem.write(handle, 0, &[1; 5000]).unwrap();
+    node.filesystem.sync(handle).unwrap();
+    node.filesystem.sync_directory(Inode::ROOT).unwrap();
+    node.filesystem.sync_all().unwrap();
+    node.restart();
+    assert_eq!(node.read("f"), [1; 5000]);
+}
+
+#[test]
+fn a_full_disk_at_close_is_not_a_lost_file() {
+    let mut node = Node::new();
+    let (_, handle) = node.create("f");
+    node.filesystem.write(handle, 0, &[1; 5000]).unwrap();
+    node.contents.free.store(0, Ordering::Relaxed);
+    node.filesystem.release(handle);
+    let job = node.filesystem.next_unsealed().unwrap();
+    node.filesystem
+        .sealed(job, Err(FsError::NoSpace))
+        .unwrap_err();
+    node.restart();
+    assert_eq!(node.read("f"), [1; 5000]);
+}
+
+#[test]
+fn the_journal_is_compacted_and_still_says_all() {
+    let mut node = Node::new();
+    for round in 0..40 {
+        node.mkdir(&format!("d{round}"));
+        node.write("same", b"0");
+    }
+    let before = node.shown();
+    let long = node.filesystem.status().journal_bytes;
+    node.restart();
+    assert!(node.filesystem.status().journal_bytes < long);
+    assert_eq!(node.shown(), before);
+    assert_eq!(node.commit().len(), 42);
+}

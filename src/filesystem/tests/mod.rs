@@ -1,0 +1,9 @@
+//! The filesystem without FUSE, Git or network.
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod fakes;
+mod model;
+mod operations;
+mod remote;
+mod sealing;

@@ -1,0 +1,23 @@
+//! The FUSE skin over [`crate::filesystem`], mounting and unmounting: the only place that knows fuser.
+//!
+//! Each request of the kernel is one call of the filesystem and one reply. What has to be waited for is awaited
+//! by a task that answers later, so that the threads that read requests never wait for the network. The kernel
+//! caches names, attributes and bytes for long; what another node changes is invalidated by a thread that
+//! nothing waits for.
+//!
+//! Nothing here survives the process: a mount left behind by a killed one is taken away at the next start.
+
+mod convert;
+mod errno;
+mod mount;
+mod notify;
+mod point;
+mod skin;
+mod table;
+mod waits;
+
+pub use mount::{Mount, MountError, MountOptions};
+pub use notify::Invalidator;
+pub use point::{PointError, prepare};
+
+pub use convert::Owners;

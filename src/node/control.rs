@@ -1,0 +1,205 @@
+//! Answers to `delugefs status`, `where`, `set` and `stop`.
+
+use super::names;
+use super::shared::Shared;
+use crate::bytes::ports::{holder_nodes, is_here};
+use crate::cli::apply_setting;
+use crate::cli::units::{show_size, show_time};
+use crate::control::{
+    Answer, ContentReport, FetchReport, Handle, HolderReport, NodeReport, PeerReport, Request,
+    SettingsReport, SpaceReport, StatusReport, VolumeReport, WhereReport,
+};
+use crate::sync_ext::lock;
+use delugefs_core::entry::{Content, ContentRef, Kind};
+use delugefs_core::name::Name;
+use delugefs_core::settings::Settings;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Answers the control socket.
+pub(super) struct Control(pub(super) Arc<Shared>);
+
+impl Handle for Control {
+    fn handle(&self, request: Request) -> Answer<'_> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            if request == Request::Stop {
+                shared.stop.cancel();
+                shared.ended.cancelled().await;
+                return Ok(Value::Null);
+            }
+            let answered = tokio::task::spawn_blocking(move || answer(&shared, request)).await;
+            answered.map_err(|panic| format!("this node could not answer: {panic}"))?
+        })
+    }
+}
+
+fn answer(shared: &Shared, request: Request) -> Result<Value, String> {
+    let report = match request {
+        Request::Status => serde_json::to_value(status(shared)),
+        Request::Where { path } => serde_json::to_value(whereabouts(shared, &path)?),
+        Request::Settings => serde_json::to_value(settings(&shared.settings())),
+        Request::Set { key, value } => serde_json::to_value(set(shared, &key, &value)?),
+        Request::Stop => Ok(Value::Null),
+    };
+    report.map_err(|error| error.to_string())
+}
+
+fn status(shared: &Shared) -> StatusReport {
+    let space = shared.replica.space();
+    let file = &shared.file;
+    StatusReport {
+        node: NodeReport {
+            id: shared.node().to_string(),
+            incarnation: shared.incarnation().to_string(),
+            label: file.label.clone(),
+            site: file.site.clone(),
+            listen: shared.listen.to_string(),
+            mount: shared
+                .options
+                .mount
+                .as_ref()
+                .map(|path| path.display().to_string()),
+            pid: std::process::id(),
+        },
+        volume: VolumeReport {
+            name: shared.volume().name.clone(),
+            id: shared.volume().id.to_string(),
+            head: shared
+                .repository
+                .view()
+                .commit
+                .map(|commit| commit.to_string()),
+        },
+        peers: peers(shared),
+        space: SpaceReport {
+            capacity: space.total,
+            free: space.free,
+        },
+        contents: contents(shared),
+    }
+}
+
+fn peers(shared: &Shared) -> Vec<PeerReport> {
+    let members = lock(&shared.members);
+    let all = members.iter().map(|(node, member)| PeerReport {
+        id: node.to_string(),
+        label: member.label.clone(),
+        address: member.address.map(|address| address.to_string()),
+        connected: member.address.is_some(),
+    });
+    all.collect()
+}
+
+fn contents(shared: &Shared) -> ContentReport {
+    let under_way = shared.filesystem.status();
+    let replica = &shared.replica;
+    let active = replica
+        .swarm()
+        .map(|swarm| swarm.status().contents)
+        .unwrap_or_default();
+    let fetching = active
+        .into_iter()
+        .filter(|content| content.missing_pieces > 0);
+    let fetching = fetching.filter_map(|content| {
+        let length = replica.known(&content.info_hash)?.length;
+        let (pieces, missing) = (
+            u128::from(content.pieces.max(1)),
+            u128::from(content.missing_pieces),
+        );
+        let missing = u128::from(length) * missing / pieces;
+        Some(FetchReport {
+            info_hash: content.info_hash.to_string(),
+            have: length.saturating_sub(missing as u64),
+            length,
+        })
+    });
+    ContentReport {
+        held: replica.held() as u64,
+        total: replica.total() as u64,
+        unsealed: (under_way.unsealed + under_way.writing) as u64,
+        uncommitted: under_way.uncommitted as u64,
+        short_of_copies: super::copies::short_of_copies(shared, &shared.settings()) as u64,
+        fetching: fetching.collect(),
+    }
+}
+
+fn whereabouts(shared: &Shared, path: &[u8]) -> Result<WhereReport, String> {
+    let shown = String::from_utf8_lossy(path).into_owned();
+    let parts = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty());
+    let names: Result<Vec<Name>, _> = parts.map(Name::parse).collect();
+    let names = names.map_err(|error| format!("{shown}: {error}"))?;
+    let (_, placed) = shared
+        .filesystem
+        .find(&names)
+        .map_err(|error| format!("{shown}: {error}"))?;
+    let Kind::File(file) = &placed.entry.kind else {
+        return Err(format!("{shown} is not a regular file"));
+    };
+    let content = match &file.content {
+        Content::Inline(_) => None,
+        Content::Swarm(content) => Some(*content),
+    };
+    Ok(WhereReport {
+        path: shown,
+        length: file.content.length(),
+        info_hash: content.map(|content| content.info_hash.to_string()),
+        here: content.map_or(file.content.length(), |content| here(shared, &content)),
+        holders: content.map_or_else(Vec::new, |content| holders(shared, &content)),
+    })
+}
+
+fn here(shared: &Shared, content: &ContentRef) -> u64 {
+    if is_here(&shared.replica, &content.info_hash) {
+        return content.length;
+    }
+    let fetching = contents(shared).fetching.into_iter();
+    let mut this = fetching.filter(|fetch| fetch.info_hash == content.info_hash.to_string());
+    this.next().map_or(0, |fetch| fetch.have)
+}
+
+fn holders(shared: &Shared, content: &ContentRef) -> Vec<HolderReport> {
+    let members = lock(&shared.members);
+    let mut holders: Vec<HolderReport> =
+        holder_nodes(&shared.replica, &members, &content.info_hash)
+            .into_iter()
+            .filter_map(|node| Some((node, members.get(node)?)))
+            .map(|(node, member)| HolderReport {
+                id: node.to_string(),
+                label: member.label.clone(),
+                connected: member.address.is_some(),
+            })
+            .collect();
+    if is_here(&shared.replica, &content.info_hash) {
+        let own = HolderReport {
+            id: shared.node().to_string(),
+            label: shared.file.label.clone(),
+            connected: true,
+        };
+        holders.insert(0, own);
+    }
+    holders
+}
+
+fn settings(settings: &Settings) -> SettingsReport {
+    let line = |key: &str, value: String| (key.to_owned(), value);
+    SettingsReport {
+        settings: vec![
+            line("copies", settings.copies.to_string()),
+            line("grace", show_time(settings.grace)),
+            line("keep", show_time(settings.keep)),
+            line("wait", show_time(settings.wait)),
+            line("inline_max", show_size(u64::from(settings.inline_max))),
+            line("history", show_time(settings.history)),
+        ],
+    }
+}
+
+fn set(shared: &Shared, key: &str, value: &str) -> Result<SettingsReport, String> {
+    let mut new = shared.settings();
+    apply_setting(&mut new, key, value)?;
+    names::set(shared, &new).map_err(|error| error.to_string())?;
+    Ok(settings(&shared.settings()))
+}

@@ -1,0 +1,251 @@
+//! The node's one loop: everything that happens comes here, the sync machine decides, effects are carried out
+//! elsewhere and come back as events. Nothing here waits for disk or network.
+
+use super::links;
+use super::members::Member;
+use super::names;
+use super::shared::{Shared, unix_time};
+use crate::link::Message as Wire;
+use crate::link::message::PeerAddresses;
+use crate::sync_ext::lock;
+use delugefs_core::ids::{IncarnationId, InfoHash, NodeId};
+use delugefs_core::sync::{
+    Effect, Event, LinkId, LinkUp, Message, Now, Outcome, PeerAddress, Positions, PullId, Reason,
+    Sync,
+};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Inputs that wait for the loop. Beyond this, senders wait: writers slow down rather than events being lost.
+pub(super) const INBOX_INPUTS_MAX: usize = 1024;
+
+/// What ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// [`Effect::Commit`]
+    Commit,
+    /// [`Effect::Rebase`]
+    Rebase,
+    /// [`Effect::Pull`]
+    Pull(PullId),
+}
+
+/// What comes to the loop.
+pub(super) enum Input {
+    /// Something for the sync machine.
+    Event(Event),
+    /// Work of the repository ended, well or not.
+    Ended(Work, bool),
+    /// A link is up, and this is who is there.
+    Up(LinkUp, Member),
+    /// A message of a peer.
+    Message(LinkId, Wire),
+    /// Our own holdings have moved.
+    Holdings(Positions),
+}
+
+/// Runs until the node stops.
+pub(super) async fn run(shared: Arc<Shared>, mut sync: Sync, mut inputs: mpsc::Receiver<Input>) {
+    let mut first = vec![Event::Wake];
+    if shared.filesystem.status().uncommitted > 0 {
+        first.push(Event::LocalChanges);
+    }
+    for event in first {
+        handle(&shared, &mut sync, event);
+    }
+    loop {
+        let input = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = wake(&shared, &sync) => Some(Input::Event(Event::Wake)),
+            () = shared.pending.notified() => Some(Input::Event(Event::LocalChanges)),
+            input = inputs.recv() => input,
+        };
+        let Some(input) = input else { return };
+        if let Some(event) = take(&shared, input) {
+            handle(&shared, &mut sync, event);
+        }
+    }
+}
+
+async fn wake(shared: &Shared, sync: &Sync) {
+    match sync.wake_at() {
+        Some(at) => tokio::time::sleep_until(Instant::from_std(shared.started + at)).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn handle(shared: &Arc<Shared>, sync: &mut Sync, event: Event) {
+    let now: Now = shared.started.elapsed();
+    for effect in sync.handle(event, now) {
+        carry_out(shared, effect);
+    }
+}
+
+/// Makes an event of an input, if it is one for the sync machine.
+fn take(shared: &Arc<Shared>, input: Input) -> Option<Event> {
+    match input {
+        Input::Event(event) => Some(event),
+        Input::Ended(work, well) => Some(ended(shared, work, well)),
+        Input::Up(up, member) => {
+            lock(&shared.members).met(up.peer, member);
+            Some(Event::LinkUp(up))
+        }
+        Input::Message(link, message) => received(shared, link, message),
+        Input::Holdings(positions) => Some(Event::HoldingsChanged(positions)),
+    }
+}
+
+fn ended(shared: &Shared, work: Work, well: bool) -> Event {
+    let outcome = match shared.repository.authors() {
+        Ok(authors) if well => Outcome::Done(authors),
+        Ok(_) => Outcome::Failed,
+        Err(error) => {
+            tracing::error!("cannot read the names' heads: {error}");
+            Outcome::Failed
+        }
+    };
+    match work {
+        Work::Commit => Event::CommitFinished(outcome),
+        Work::Rebase => Event::RebaseFinished(outcome),
+        Work::Pull(pull) => Event::PullFinished { pull, outcome },
+    }
+}
+
+fn received(shared: &Arc<Shared>, link: LinkId, message: Wire) -> Option<Event> {
+    let peer = shared.links.get(link)?.peer;
+    let message = match message {
+        Wire::Heads(heads) => Message::Heads(heads),
+        Wire::HoldingsHave(positions) => Message::Holdings(positions.into_iter().collect()),
+        Wire::Peers(peers) => Message::Peers(peers.into_iter().flat_map(addresses).collect()),
+        Wire::HoldingsWanted {
+            incarnation,
+            from,
+            after,
+        } => {
+            answer_holdings(shared, link, incarnation, from, after);
+            return Some(Event::Heard { link });
+        }
+        Wire::Holdings { incarnation, bytes } => {
+            return Some(take_holdings(shared, link, incarnation, &bytes));
+        }
+        other => {
+            heard(shared, peer, other);
+            return Some(Event::Heard { link });
+        }
+    };
+    Some(Event::Received { link, message })
+}
+
+fn addresses(peer: PeerAddresses) -> impl Iterator<Item = PeerAddress> {
+    let node = peer.node;
+    peer.addresses
+        .into_iter()
+        .map(move |address| PeerAddress { node, address })
+}
+
+/// Messages that ask for no decision of the sync machine.
+fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
+    match message {
+        Wire::Space { capacity, free } => lock(&shared.members).has_room(peer, capacity, free),
+        Wire::PleaseHold(contents) => shared.replica.asked_to_hold(contents),
+        Wire::Goodbye { reason } => tracing::debug!("node {peer} says goodbye: {reason}"),
+        Wire::Problem { text } => {
+            tracing::warn!("{} reports a problem: {text}", label(shared, peer));
+        }
+        Wire::Available(contents) => contents
+            .iter()
+            .for_each(|content| shared.replica.peers_changed(content)),
+        Wire::Fetching(_) | Wire::Durable(_) | Wire::Ping(_) | Wire::Pong(_) | Wire::Hello(_) => {}
+        Wire::Heads(_) | Wire::HoldingsHave(_) | Wire::HoldingsWanted { .. } => {}
+        Wire::Holdings { .. } | Wire::Peers(_) => {}
+    }
+}
+
+fn answer_holdings(
+    shared: &Shared,
+    link: LinkId,
+    incarnation: IncarnationId,
+    from: u64,
+    after: Option<InfoHash>,
+) {
+    if let Some(bytes) = shared.replica.holdings_batch(incarnation, from, after) {
+        let bytes = bytes.into();
+        shared
+            .links
+            .send(link, &Wire::Holdings { incarnation, bytes });
+    }
+}
+
+fn take_holdings(shared: &Shared, link: LinkId, incarnation: IncarnationId, bytes: &[u8]) -> Event {
+    let (position, progressed) = shared.replica.take_holdings(incarnation, bytes);
+    Event::BatchApplied {
+        link,
+        incarnation,
+        position,
+        progressed,
+    }
+}
+
+fn carry_out(shared: &Arc<Shared>, effect: Effect) {
+    match effect {
+        Effect::Commit => names::spawn(shared, Work::Commit, names::commit),
+        Effect::Rebase => names::spawn(shared, Work::Rebase, names::rebase),
+        Effect::Pull { pull, link, .. } => names::pull(shared, pull, link),
+        Effect::Send { link, message } => send(shared, link, message),
+        Effect::AskHoldings { link, incarnation } => {
+            let wanted = shared.replica.holdings_wanted(incarnation);
+            let (from, after) = (wanted.from, wanted.after);
+            let question = Wire::HoldingsWanted {
+                incarnation,
+                from,
+                after,
+            };
+            shared.links.send(link, &question);
+        }
+        Effect::Dial { address } => links::dial(shared, address),
+        Effect::Disconnect { link, reason } => disconnect(shared, link, reason),
+        Effect::Connected { peer } => {
+            tracing::info!("found {}", label(shared, peer));
+            shared.replica.cluster_changed();
+        }
+        Effect::Lost { peer } => {
+            tracing::info!("lost {}", label(shared, peer));
+            lock(&shared.members).lost(peer, unix_time());
+            shared.replica.cluster_changed();
+        }
+        Effect::SuspectIdentity { peer, evidence } => names::suspect(shared, peer, evidence),
+    }
+}
+
+fn send(shared: &Shared, link: LinkId, message: Message) {
+    let message = match message {
+        Message::Heads(heads) => Wire::Heads(heads),
+        Message::Holdings(positions) => Wire::HoldingsHave(positions.into_iter().collect()),
+        Message::Peers(peers) => {
+            let alone = |peer: PeerAddress| PeerAddresses {
+                node: peer.node,
+                addresses: vec![peer.address],
+            };
+            Wire::Peers(peers.into_iter().map(alone).collect())
+        }
+        Message::Ping => Wire::Ping(0),
+        Message::Pong => Wire::Pong(0),
+    };
+    shared.links.send(link, &message);
+}
+
+fn disconnect(shared: &Shared, link: LinkId, reason: Reason) {
+    if let (Reason::Silent, Some(up)) = (reason, shared.links.get(link)) {
+        tracing::info!("{} does not answer any more", label(shared, up.peer));
+    }
+    shared.links.close(link);
+}
+
+/// How people call a node.
+pub(super) fn label(shared: &Shared, node: NodeId) -> String {
+    let known = lock(&shared.members)
+        .get(node)
+        .map(|member| member.label.clone());
+    known.unwrap_or_else(|| node.to_string())
+}

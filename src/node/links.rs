@@ -1,0 +1,235 @@
+//! Control links: dialling, accepting, the hello, and the table of those that are up.
+
+use super::inbox::Input;
+use super::members::Member;
+use super::shared::Shared;
+use crate::link::connection::Pace;
+use crate::link::message::{Hello, PROTOCOL};
+use crate::link::{self, Connection, Established, LinkError, Message, Purpose, Receiver, Sender};
+use crate::net::{self, Accepted};
+use crate::sync_ext::lock;
+use delugefs_core::ids::NodeId;
+use delugefs_core::sync::{DialFailure, Direction, Event, LinkId, LinkUp};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A link that is up.
+#[derive(Clone)]
+pub(super) struct Link {
+    /// For messages to the peer.
+    pub(super) sender: Sender,
+    /// Who it is.
+    pub(super) peer: NodeId,
+    /// Where it takes connections.
+    pub(super) listening: SocketAddr,
+}
+
+/// All links that are up.
+#[derive(Default)]
+pub(super) struct Links {
+    next: AtomicU64,
+    up: Mutex<BTreeMap<LinkId, Link>>,
+}
+
+impl Links {
+    fn insert(&self, link: Link) -> LinkId {
+        let id = LinkId(self.next.fetch_add(1, Ordering::Relaxed));
+        lock(&self.up).insert(id, link);
+        id
+    }
+
+    /// A link, while it is up.
+    pub(super) fn get(&self, id: LinkId) -> Option<Link> {
+        lock(&self.up).get(&id).cloned()
+    }
+
+    /// Closes a link.
+    pub(super) fn close(&self, id: LinkId) {
+        if let Some(link) = lock(&self.up).remove(&id) {
+            link.sender.close();
+        }
+    }
+
+    /// Queues a message; a peer that does not take its messages loses the link, so that none is ever missing
+    /// between two others.
+    pub(super) fn send(&self, id: LinkId, message: &Message) {
+        let Some(link) = self.get(id) else {
+            return;
+        };
+        if !matches!(link.sender.try_send(message), Ok(true)) {
+            self.close(id);
+        }
+    }
+
+    /// Queues a message to every peer.
+    pub(super) fn broadcast(&self, message: &Message) {
+        let all: Vec<LinkId> = lock(&self.up).keys().copied().collect();
+        all.into_iter().for_each(|id| self.send(id, message));
+    }
+
+    /// Queues a message to one node.
+    pub(super) fn send_to(&self, node: NodeId, message: &Message) {
+        let found = lock(&self.up)
+            .iter()
+            .find(|(_, link)| link.peer == node)
+            .map(|(id, _)| *id);
+        if let Some(id) = found {
+            self.send(id, message);
+        }
+    }
+}
+
+/// Opens a link; how it went comes to the inbox.
+pub(super) fn dial(shared: &Arc<Shared>, address: SocketAddr) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let failure = match open(&shared, address, Purpose::Control).await {
+            Ok(established) => {
+                let direction = Direction::Dialled(address);
+                converse(&shared, established, direction, address).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = failure {
+            tracing::debug!("no link to {address}: {error}");
+            let failure = match error {
+                LinkError::Itself => DialFailure::Oneself,
+                LinkError::Duplicate(_) => {
+                    shared.stop_because(format!("{error}: stop one of the two; a copy of a disk has to be started elsewhere once, to become a disk of its own"));
+                    DialFailure::Stranger
+                }
+                LinkError::Io(_) | LinkError::TimedOut | LinkError::Closed => {
+                    DialFailure::Unreachable
+                }
+                LinkError::WrongKey
+                | LinkError::Version(_)
+                | LinkError::Protocol(_)
+                | LinkError::Pin(_) => DialFailure::Stranger,
+            };
+            shared
+                .tell(Input::Event(Event::DialFailed { address, failure }))
+                .await;
+        }
+    });
+}
+
+/// Connects to a node for some purpose.
+pub(super) async fn open(
+    shared: &Shared,
+    address: SocketAddr,
+    purpose: Purpose,
+) -> Result<Established<tokio::net::TcpStream>, LinkError> {
+    let stream = net::connect(address, &shared.gate).await?;
+    link::dial(stream, purpose, &shared.credentials, &shared.pins).await
+}
+
+/// Serves a control link that a peer opened.
+pub(super) async fn accepted(
+    shared: &Arc<Shared>,
+    established: Established<Accepted>,
+    source: SocketAddr,
+) {
+    if let Err(error) = converse(shared, established, Direction::Accepted, source).await {
+        tracing::debug!("the link from {source} ended: {error}");
+    }
+}
+
+/// From hello to the end of a link. An error is only given before the link is up.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    shared: &Arc<Shared>,
+    established: Established<S>,
+    direction: Direction,
+    remote: SocketAddr,
+) -> Result<(), LinkError> {
+    let proved = established.remote;
+    let Connection {
+        sender,
+        mut receiver,
+    } = Connection::start(established.stream, Pace::default());
+    let told = sender.send(&Message::Hello(shared.hello())).await;
+    told.map_err(|_| LinkError::Closed)?;
+    let hello = receive_hello(shared, &mut receiver).await?;
+    if (hello.node, hello.incarnation) != (proved.node, proved.incarnation) {
+        return Err(LinkError::Protocol(
+            "its hello names another node".to_owned(),
+        ));
+    }
+    let mut listening = remote;
+    listening.set_port(hello.listen_port);
+    let link = shared.links.insert(Link {
+        sender,
+        peer: hello.node,
+        listening,
+    });
+    let up = LinkUp {
+        link,
+        peer: hello.node,
+        incarnation: hello.incarnation,
+        direction,
+        listening: Some(listening),
+    };
+    let member = member(hello, listening);
+    shared.tell(Input::Up(up, member)).await;
+    listen(shared, link, &mut receiver).await;
+    shared.links.close(link);
+    shared.tell(Input::Event(Event::LinkDown { link })).await;
+    Ok(())
+}
+
+async fn listen<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Arc<Shared>,
+    link: LinkId,
+    receiver: &mut Receiver<S>,
+) {
+    loop {
+        match receiver.receive().await {
+            Ok(Some(message)) => shared.tell(Input::Message(link, message)).await,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!("a link broke: {error}");
+                return;
+            }
+        }
+    }
+}
+
+async fn receive_hello<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    receiver: &mut Receiver<S>,
+) -> Result<Hello, LinkError> {
+    let hello = loop {
+        match receiver.receive().await? {
+            Some(Message::Hello(hello)) => break hello,
+            Some(Message::Ping(_) | Message::Pong(_)) => {}
+            Some(_) => {
+                return Err(LinkError::Protocol(
+                    "it does not begin with a hello".to_owned(),
+                ));
+            }
+            None => return Err(LinkError::Closed),
+        }
+    };
+    if hello.protocol.major != PROTOCOL.major {
+        let text = format!("messages {}.{}", hello.protocol.major, hello.protocol.minor);
+        return Err(LinkError::Version(text));
+    }
+    if hello.volume != shared.volume().id {
+        return Err(LinkError::WrongKey);
+    }
+    Ok(hello)
+}
+
+fn member(hello: Hello, address: SocketAddr) -> Member {
+    Member {
+        incarnation: hello.incarnation,
+        label: hello.label,
+        site: hello.site,
+        capacity: hello.capacity,
+        free: hello.free,
+        seen: super::shared::unix_time(),
+        address: Some(address),
+    }
+}

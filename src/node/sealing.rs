@@ -1,0 +1,99 @@
+//! Closed files become contents: hashed, moved into the store, named. Some threads do only this.
+
+use super::shared::Shared;
+use crate::bytes::ports::Bytewise;
+use crate::filesystem::{Contents, FsError};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Threads that seal. One large file is hashed on all cores by itself; small files gain from two at a time.
+const SEALERS: usize = 2;
+
+/// After a failed seal (a full disk, mostly) the next attempt is made this much later.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Wakes the sealers.
+#[derive(Default)]
+pub(super) struct Bell {
+    rung: Mutex<Ring>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Ring {
+    rings: u64,
+    ended: bool,
+}
+
+impl Bell {
+    /// There is something to seal.
+    pub(super) fn ring(&self) {
+        crate::sync_ext::lock(&self.rung).rings += 1;
+        self.wake.notify_one();
+    }
+
+    /// Nothing will be sealed any more.
+    pub(super) fn end(&self) {
+        crate::sync_ext::lock(&self.rung).ended = true;
+        self.wake.notify_all();
+    }
+
+    /// Waits until it was rung after `seen`, or for [`RETRY_AFTER`]. `None`: it is over.
+    fn wait(&self, seen: u64) -> Option<u64> {
+        let guard = crate::sync_ext::lock(&self.rung);
+        let idle = |ring: &mut Ring| ring.rings == seen && !ring.ended;
+        let (guard, _) = self
+            .wake
+            .wait_timeout_while(guard, RETRY_AFTER, idle)
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        (!guard.ended).then_some(guard.rings)
+    }
+}
+
+/// Starts the threads; they end with the bell.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    bell: &Arc<Bell>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let sealer = |number| {
+        let (shared, bell) = (Arc::clone(shared), Arc::clone(bell));
+        let name = format!("seal-{number}");
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || seal_until_the_end(&shared, &bell))
+    };
+    (0..SEALERS).map(sealer).collect()
+}
+
+fn seal_until_the_end(shared: &Shared, bell: &Bell) {
+    let contents = Bytewise(Arc::clone(&shared.replica));
+    let mut seen = 0;
+    while let Some(rings) = bell.wait(seen) {
+        seen = rings;
+        while seal_one(shared, &contents) {}
+    }
+}
+
+/// Whether one was sealed, so that the next can be tried.
+fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
+    let Some(job) = shared.filesystem.next_unsealed() else {
+        return false;
+    };
+    let sealed = contents.seal(&job.path);
+    let well = sealed.is_ok();
+    match shared.filesystem.sealed(job, sealed) {
+        Ok(()) => well,
+        Err(FsError::NoSpace) => {
+            tracing::error!(
+                "the disk of {} is full; closed files wait to be shared until there is room",
+                shared.file.label
+            );
+            false
+        }
+        Err(error) => {
+            tracing::error!("a closed file cannot be shared yet: {error}");
+            false
+        }
+    }
+}

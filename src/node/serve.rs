@@ -1,0 +1,91 @@
+//! What comes in at the port: links, Git, BitTorrent, and the question which volume this is.
+
+use super::links;
+use super::shared::Shared;
+use crate::link::{self, Purpose, blocking};
+use crate::net::{Accepted, Incoming, Listener, Protocol, ask};
+use delugefs_metadata_repo::exchange::{self, ServeOptions};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// Git conversations served at once; more wait. Each takes a thread.
+const GIT_MAX: usize = 32;
+
+/// How long a Git client may be silent.
+const GIT_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Takes connections until the node stops.
+pub(super) async fn run(shared: Arc<Shared>, mut listener: Listener) {
+    let git = Arc::new(Semaphore::new(GIT_MAX));
+    loop {
+        let incoming = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            incoming = listener.accept() => incoming,
+        };
+        let Some(incoming) = incoming else {
+            shared.stop_because("the port was lost".to_owned());
+            return;
+        };
+        let (shared, git) = (Arc::clone(&shared), Arc::clone(&git));
+        tokio::spawn(async move { serve(shared, git, incoming).await });
+    }
+}
+
+async fn serve(shared: Arc<Shared>, git: Arc<Semaphore>, incoming: Incoming) {
+    let Incoming {
+        protocol,
+        source,
+        stream,
+    } = incoming;
+    match protocol {
+        Protocol::Link => match link::accept(stream, &shared.credentials, &shared.pins).await {
+            Ok(established) => match established.purpose {
+                Purpose::Control => links::accepted(&shared, established, source).await,
+                Purpose::Git => serve_git(&shared, &git, established.stream).await,
+                Purpose::Swarm => join_swarm(&shared, established.stream),
+            },
+            Err(error) => tracing::debug!("no link with {source}: {error}"),
+        },
+        Protocol::Git => serve_git(&shared, &git, stream).await,
+        Protocol::BitTorrent => join_swarm(&shared, stream),
+        Protocol::Question => answer(&shared, stream).await,
+    }
+}
+
+fn join_swarm<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(shared: &Shared, stream: S) {
+    if let Some(swarm) = shared.replica.swarm() {
+        swarm.accept(stream, bytes::Bytes::new());
+    }
+}
+
+async fn serve_git<S: AsyncRead + AsyncWrite + Send + 'static>(
+    shared: &Arc<Shared>,
+    git: &Semaphore,
+    stream: S,
+) {
+    let Ok(_place) = git.acquire().await else {
+        return;
+    };
+    let (read, write) = blocking::split(stream, Handle::current(), GIT_SILENCE_MAX);
+    let options = ServeOptions {
+        name: shared.volume().name.clone(),
+        ..ServeOptions::default()
+    };
+    let repository = shared.repository.clone();
+    let served =
+        tokio::task::spawn_blocking(move || exchange::serve(&repository, read, write, &options));
+    match served.await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!("a Git conversation ended early: {error}"),
+        Err(panic) => tracing::error!("a Git conversation broke: {panic}"),
+    }
+}
+
+async fn answer(shared: &Shared, stream: Accepted) {
+    if let Err(error) = ask::answer(stream, shared.volume()).await {
+        tracing::debug!("a question for the volume ended early: {error}");
+    }
+}

@@ -1,0 +1,130 @@
+//! What the parts of a running node share.
+
+use super::inbox::Input;
+use super::links::Links;
+use super::members::Members;
+use super::pins::PinFile;
+use crate::bytes::replica::Replica;
+use crate::cli::Options;
+use crate::filesystem::{Filesystem, Invalidation};
+use crate::link::Credentials;
+use crate::link::message::{Hello, PROTOCOL};
+use crate::net::Gate;
+use crate::root::{Layout, NodeFile, VolumeName};
+use crate::sync_ext::lock;
+use delugefs_core::ids::{IncarnationId, NodeId};
+use delugefs_core::settings::Settings;
+use delugefs_core::time::Timestamp;
+use delugefs_metadata_repo::Repository;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// Where invalidations go: the mount's notifier, or nowhere for a storage node.
+pub(super) type Invalidate = Box<dyn Fn(Vec<Invalidation>) + Send + Sync>;
+
+/// One running node.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) layout: Layout,
+    pub(super) file: NodeFile,
+    pub(super) repository: Repository,
+    pub(super) filesystem: Filesystem,
+    pub(super) replica: Arc<Replica>,
+    pub(super) members: Arc<Mutex<Members>>,
+    pub(super) links: Links,
+    pub(super) pins: PinFile,
+    pub(super) credentials: Credentials,
+    pub(super) gate: Arc<Gate>,
+    pub(super) listen: SocketAddr,
+    pub(super) inbox: mpsc::Sender<Input>,
+    pub(super) settings: Arc<Mutex<Settings>>,
+    pub(super) invalidate: Mutex<Option<Invalidate>>,
+    /// Changes wait to be committed.
+    pub(super) pending: Arc<Notify>,
+    pub(super) stop: CancellationToken,
+    pub(super) ended: CancellationToken,
+    pub(super) stopped_by: Mutex<Option<String>>,
+    pub(super) started: Instant,
+}
+
+impl Shared {
+    /// Hands something to the node's one loop; waits while it is behind.
+    pub(super) async fn tell(&self, input: Input) {
+        // a loop that has ended wants to know nothing more
+        let _ = self.inbox.send(input).await;
+    }
+
+    /// This node's volume.
+    pub(super) fn volume(&self) -> &VolumeName {
+        &self.file.identity.volume
+    }
+
+    /// This node.
+    pub(super) fn node(&self) -> NodeId {
+        self.file.identity.node
+    }
+
+    /// This node's incarnation.
+    pub(super) fn incarnation(&self) -> IncarnationId {
+        self.file.identity.keys.incarnation()
+    }
+
+    /// The volume's settings now.
+    pub(super) fn settings(&self) -> Settings {
+        lock(&self.settings).clone()
+    }
+
+    /// How this node introduces itself.
+    pub(super) fn hello(&self) -> Hello {
+        let space = self.replica.space();
+        Hello {
+            protocol: PROTOCOL,
+            volume: self.volume().id,
+            volume_name: self.volume().name.clone(),
+            node: self.node(),
+            incarnation: self.incarnation(),
+            label: self.file.label.clone(),
+            site: self.file.site.clone(),
+            listen_port: self.listen.port(),
+            addresses: Vec::new(),
+            capacity: space.total,
+            free: space.free,
+            mounted: self.options.mount.is_some(),
+        }
+    }
+
+    /// Ends the node, with an error.
+    pub(super) fn stop_because(&self, sentence: String) {
+        tracing::error!("stopping: {sentence}");
+        lock(&self.stopped_by).get_or_insert(sentence);
+        self.stop.cancel();
+    }
+
+    /// Tells the kernel what to forget.
+    pub(super) fn invalidate(&self, invalidations: Vec<Invalidation>) {
+        if let Some(invalidate) = lock(&self.invalidate).as_ref() {
+            invalidate(invalidations);
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn unix_time() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
+}
+
+/// The wall clock.
+pub(super) fn wall_clock() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp {
+        seconds: since.as_secs().cast_signed(),
+        nanoseconds: since.subsec_nanos(),
+    }
+}

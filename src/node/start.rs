@@ -1,0 +1,437 @@
+//! From a command line to a node whose parts are open, before anything is mounted or heard.
+
+use super::error::NodeError;
+use super::inbox::{INBOX_INPUTS_MAX, Input};
+use super::join;
+use super::links::Links;
+use super::members::Members;
+use super::pins::PinFile;
+use super::sealing::Bell;
+use super::shared::{Shared, unix_time, wall_clock};
+use crate::bytes::ports::{Bytewise, Holders, LocalTcp, Noticing};
+use crate::bytes::replica::Replica;
+use crate::cli::Options;
+use crate::filesystem::{self as fs, BaseView, Filesystem, FsError, Listed, Ports};
+use crate::fuse::{self, MountError};
+use crate::link::{Credentials, Identity, Psk};
+use crate::net::{Gate, Limits, Listener};
+use crate::root::{Layout, NodeFile, Renewal, RootError, RootLock, random};
+use delugefs_core::entry::Entry;
+use delugefs_core::ids::{CommitId, TreeId};
+use delugefs_core::limits::LABEL_BYTES_MAX;
+use delugefs_core::settings::Settings;
+use delugefs_core::time::Timestamp;
+use delugefs_metadata_repo::Repository;
+use delugefs_torrent::store::ContentStore;
+use delugefs_torrent::swarm::{Swarm, SwarmConfig};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// A node that is open, and what its loops will need.
+pub(super) struct Opened {
+    pub(super) shared: Arc<Shared>,
+    pub(super) listener: Listener,
+    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) bell: Arc<Bell>,
+    pub(super) peers: Vec<SocketAddr>,
+    pub(super) lock: RootLock,
+}
+
+/// Opens a node, making or joining its volume first if its root is new.
+pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
+    let layout = Layout::new(&options.root);
+    let peers = join::resolve(&options.peers).await;
+    let gate = Arc::new(Gate::new(peers.iter().map(|peer| peer.ip()).collect()));
+    let (lock, mut file) = take_root(&options, &layout, &gate, &peers).await?;
+    let listener = listen(&options, &mut file, &gate)?;
+    let repository = open_names(&layout, &file)?;
+    renew_if_copied(&mut file, &layout, &repository)?;
+    take_options(&mut file, &options);
+    file.store(&layout)?;
+
+    let parts = Parts::open(&options, &layout, &file, &repository)?;
+    let (inbox, inputs) = mpsc::channel(INBOX_INPUTS_MAX);
+    let bell = Arc::new(Bell::default());
+    let pending = Arc::new(Notify::new());
+    let events = Arc::new(Wake {
+        pending: Arc::clone(&pending),
+        bell: Arc::clone(&bell),
+    });
+    let filesystem = open_filesystem(&layout, &file, &repository, &parts.replica, events)?;
+    parts.replica.join(swarm(&parts, &gate)?);
+    let learned = parts.replica.learn(filesystem.base().tree, unix_time());
+    learned.map_err(|source| names_error(&layout, source))?;
+
+    let shared = Shared {
+        credentials: credentials(&file)?,
+        listen: listener.address(),
+        repository,
+        filesystem,
+        replica: parts.replica,
+        members: parts.members,
+        settings: parts.settings,
+        pins: PinFile::open(&layout.holdings())
+            .map_err(NodeError::io("cannot read the peers' keys"))?,
+        links: Links::default(),
+        gate,
+        inbox,
+        invalidate: Mutex::default(),
+        pending,
+        stop: CancellationToken::new(),
+        ended: CancellationToken::new(),
+        stopped_by: Mutex::default(),
+        started: Instant::now(),
+        options,
+        layout,
+        file,
+    };
+    Ok(Opened {
+        shared: Arc::new(shared),
+        listener,
+        inputs,
+        bell,
+        peers,
+        lock,
+    })
+}
+
+async fn take_root(
+    options: &Options,
+    layout: &Layout,
+    gate: &Gate,
+    peers: &[SocketAddr],
+) -> Result<(RootLock, NodeFile), NodeError> {
+    let root = layout.root();
+    let known = root.is_dir() && layout.node_file().exists();
+    if !known {
+        must_be_empty(root)?;
+        let made = std::fs::create_dir_all(root);
+        made.map_err(NodeError::io(format!("cannot make {}", root.display())))?;
+    }
+    let lock = RootLock::acquire(root)?;
+    if let Some(mount) = &options.mount {
+        // before a volume is made: a command that fails for its mount point can simply be repeated
+        fuse::prepare(mount, root, options.allow_other).map_err(MountError::from)?;
+    }
+    if let Some(file) = NodeFile::load(layout)? {
+        let volume = &file.identity.volume;
+        check_volume(options, root, volume)?;
+        return Ok((lock, file));
+    }
+    let volume = match options.create {
+        true => join::create(options).await?,
+        false => join::find(options, gate, peers).await?,
+    };
+    let file = NodeFile::create(root, volume, label(options))?;
+    file.store(layout)?;
+    if options.create {
+        tracing::info!(
+            "made volume {} ({}). It is open: whoever is on this network can join it and read everything",
+            file.identity.volume.name,
+            file.identity.volume.id
+        );
+    } else {
+        tracing::info!(
+            "joined volume {} ({})",
+            file.identity.volume.name,
+            file.identity.volume.id
+        );
+    }
+    Ok((lock, file))
+}
+
+fn check_volume(
+    options: &Options,
+    root: &Path,
+    volume: &crate::root::VolumeName,
+) -> Result<(), NodeError> {
+    let root = root.to_owned();
+    if options.create {
+        return Err(RootError::AlreadyCreated {
+            root,
+            volume: volume.name.clone(),
+        }
+        .into());
+    }
+    let id = volume.id.to_string();
+    let prefix = options.volume_prefix.as_deref().unwrap_or("");
+    if volume.name != options.volume || !id.starts_with(prefix) {
+        return Err(RootError::OtherVolume {
+            root,
+            found: format!("{}#{}", volume.name, &id[..8]),
+            wanted: options.volume.clone(),
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// A new root may have nothing in it but what an attempt of ours that was cut off has left.
+fn must_be_empty(root: &Path) -> Result<(), NodeError> {
+    const OURS: [&str; 5] = ["lock", "log", "node.toml.new", "data", "lost+found"];
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(NodeError::io(format!("cannot read {}", root.display()))(
+                error,
+            ));
+        }
+    };
+    let is_ours = |name: std::ffi::OsString| OURS.iter().any(|ours| name == *ours);
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    match names.all(is_ours) {
+        true => Ok(()),
+        false => Err(RootError::NotEmpty(root.to_owned()).into()),
+    }
+}
+
+fn label(options: &Options) -> String {
+    if let Some(label) = &options.label {
+        return label.clone();
+    }
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy();
+    let mut label = format!("{host}:{}", options.root.display());
+    label.retain(|c| !c.is_control());
+    while label.len() > LABEL_BYTES_MAX {
+        label.pop();
+    }
+    label
+}
+
+/// The port that was chosen first is kept, as long as it is free.
+fn listen(options: &Options, file: &mut NodeFile, gate: &Arc<Gate>) -> Result<Listener, NodeError> {
+    let wanted = options
+        .listen
+        .unwrap_or(SocketAddr::from(([0, 0, 0, 0], file.port)));
+    let bound = match options.listen {
+        Some(address) => Listener::bind(address, Arc::clone(gate), Limits::default()),
+        None => {
+            Listener::bind_all(file.port, Arc::clone(gate), Limits::default()).or_else(|error| {
+                if file.port == 0 {
+                    return Err(error);
+                }
+                tracing::warn!(
+                    "port {} is taken ({error}); another is used from now on",
+                    file.port
+                );
+                Listener::bind_all(0, Arc::clone(gate), Limits::default())
+            })
+        }
+    };
+    let listener = bound.map_err(|source| NodeError::Listen {
+        address: wanted,
+        source,
+    })?;
+    file.port = listener.address().port();
+    Ok(listener)
+}
+
+fn open_names(layout: &Layout, file: &NodeFile) -> Result<Repository, NodeError> {
+    let path = layout.metadata();
+    let volume = &file.identity.volume;
+    let settings = Settings::new(volume.id, volume.name.clone());
+    let opened = if path.join("HEAD").exists() {
+        Repository::open(&path)
+    } else {
+        // what a start that was cut off has left
+        let _ = std::fs::remove_dir_all(&path);
+        Repository::create(&path, &settings)
+    };
+    opened.map_err(|source| names_error(layout, source))
+}
+
+fn names_error(layout: &Layout, source: delugefs_metadata_repo::RepositoryError) -> NodeError {
+    let path = layout.metadata();
+    NodeError::Names { path, source }
+}
+
+fn renew_if_copied(
+    file: &mut NodeFile,
+    layout: &Layout,
+    repository: &Repository,
+) -> Result<(), NodeError> {
+    let incarnation = file.identity.keys.incarnation();
+    let committed = repository
+        .sequence(incarnation)
+        .map_err(|source| names_error(layout, source))?;
+    let renewal = file.renew_if_copied(layout.root(), committed.unwrap_or(0))?;
+    if renewal == Renewal::Copied {
+        tracing::warn!(
+            "this disk was copied or moved here: it continues as a new node of volume {}; the one it was copied from is not affected",
+            file.identity.volume.name
+        );
+    }
+    Ok(())
+}
+
+fn take_options(file: &mut NodeFile, options: &Options) {
+    if let Some(label) = &options.label {
+        file.label.clone_from(label);
+    }
+    if let Some(site) = &options.site {
+        file.site.clone_from(site);
+    }
+    file.capacity = options.capacity.or(file.capacity);
+}
+
+fn credentials(file: &NodeFile) -> Result<Credentials, NodeError> {
+    let identity = &file.identity;
+    let process = random().map_err(NodeError::io("cannot get random bytes"))?;
+    let signing = identity.keys.signing.to_bytes();
+    Ok(Credentials {
+        identity: Identity::new(identity.node, &identity.keys.link, &signing, process),
+        psk: Psk::open_volume(identity.volume.id),
+    })
+}
+
+/// Bytes, members and settings.
+struct Parts {
+    replica: Arc<Replica>,
+    members: Arc<Mutex<Members>>,
+    settings: Arc<Mutex<Settings>>,
+}
+
+impl Parts {
+    fn open(
+        options: &Options,
+        layout: &Layout,
+        file: &NodeFile,
+        repository: &Repository,
+    ) -> Result<Self, NodeError> {
+        let store = ContentStore::open(&options.root)?;
+        store.set_capacity(file.capacity);
+        for finding in store.findings() {
+            tracing::warn!("{finding:?}");
+        }
+        let own = file.identity.keys.incarnation();
+        let failed = || NodeError::io(format!("cannot use {}", layout.holdings().display()));
+        let replica =
+            Replica::open(&options.root, store, repository.clone(), own).map_err(failed())?;
+        let members = Members::open(&layout.holdings()).map_err(failed())?;
+        let settings = repository
+            .settings()
+            .map_err(|source| names_error(layout, source))?;
+        Ok(Self {
+            replica: Arc::new(replica),
+            members: Arc::new(Mutex::new(members)),
+            settings: Arc::new(Mutex::new(settings)),
+        })
+    }
+}
+
+fn swarm(parts: &Parts, gate: &Arc<Gate>) -> Result<Swarm, NodeError> {
+    let mut config = SwarmConfig::new(random().map_err(NodeError::io("cannot get random bytes"))?);
+    config.wait = crate::sync_ext::lock(&parts.settings).wait;
+    let holders = Holders {
+        replica: Arc::clone(&parts.replica),
+        members: Arc::clone(&parts.members),
+    };
+    let storage = Arc::new(Noticing(Arc::clone(&parts.replica)));
+    let connector = Arc::new(LocalTcp(Arc::clone(gate)));
+    Ok(Swarm::new(
+        storage,
+        Arc::new(holders),
+        connector,
+        config,
+        Handle::current(),
+    ))
+}
+
+fn open_filesystem(
+    layout: &Layout,
+    file: &NodeFile,
+    repository: &Repository,
+    replica: &Arc<Replica>,
+    events: Arc<Wake>,
+) -> Result<Filesystem, NodeError> {
+    let incarnation = file.identity.keys.incarnation();
+    let names = |source| names_error(layout, source);
+    let sequence = repository.sequence(incarnation).map_err(names)?;
+    let settings = repository.settings().map_err(names)?;
+    let config = fs::Config {
+        root: layout.root().to_owned(),
+        label: file.label.clone(),
+        base: super::names::base_view(&repository.view()),
+        sequence: sequence.unwrap_or(0).max(file.journal_floor),
+        inline_max: settings.inline_max,
+    };
+    let ports = Ports {
+        names: Arc::new(Tree(repository.clone())),
+        contents: Arc::new(Bytewise(Arc::clone(replica))),
+        source: Arc::new(System),
+        events,
+    };
+    Filesystem::start(config, ports).map_err(|source| NodeError::Journal {
+        root: layout.root().to_owned(),
+        source,
+    })
+}
+
+/// The heads that a base names.
+pub(super) fn heads(base: &BaseView) -> BTreeSet<CommitId> {
+    base.token
+        .chunks_exact(CommitId::LEN)
+        .filter_map(CommitId::from_slice)
+        .collect()
+}
+
+/// The committed names, for the filesystem.
+struct Tree(Repository);
+
+impl fs::Names for Tree {
+    fn directory(&self, tree: TreeId) -> Result<Vec<Listed>, FsError> {
+        let listed = self
+            .0
+            .directory(tree)
+            .map_err(|error| FsError::Damaged(error.to_string()))?;
+        let ours = |listed: delugefs_metadata_repo::Listed| Listed {
+            name: listed.name,
+            entry: listed.entry,
+            tree: listed.tree,
+        };
+        Ok(listed.into_iter().map(ours).collect())
+    }
+
+    fn root(&self, tree: TreeId) -> Result<Entry, FsError> {
+        self.0
+            .own_entry(tree)
+            .map_err(|error| FsError::Damaged(error.to_string()))
+    }
+}
+
+/// The system's clock and randomness.
+struct System;
+
+impl fs::Source for System {
+    fn now(&self) -> Timestamp {
+        wall_clock()
+    }
+
+    fn random(&self) -> [u8; 16] {
+        random().unwrap_or_else(|error| panic!("the system gives no random bytes: {error}"))
+    }
+}
+
+/// Tells the loops of work in the filesystem.
+struct Wake {
+    pending: Arc<Notify>,
+    bell: Arc<Bell>,
+}
+
+impl fs::Events for Wake {
+    fn unsealed(&self) {
+        self.bell.ring();
+    }
+
+    fn pending(&self) {
+        self.pending.notify_one();
+    }
+}
