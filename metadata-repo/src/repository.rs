@@ -8,6 +8,7 @@ mod author;
 mod files;
 mod judge;
 mod lookup;
+mod maintain;
 mod pack;
 mod read;
 mod recover;
@@ -71,6 +72,8 @@ struct State {
     judged: BTreeMap<ObjectId, bool>,
     /// Durable commits since the last checkpoint.
     since_checkpoint: u32,
+    /// Commits and pulls since the files were last counted.
+    since_maintained: u32,
     /// As given when it was opened.
     boot: String,
 }
@@ -134,6 +137,7 @@ impl Repository {
                     unsynced: files::Unsynced::default(),
                     judged: BTreeMap::new(),
                     since_checkpoint: 0,
+                    since_maintained: 0,
                     boot: boot.to_owned(),
                 }),
                 view: RwLock::new(Arc::new(nothing)),

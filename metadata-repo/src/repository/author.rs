@@ -35,7 +35,7 @@ pub struct Authoring<'a> {
     pub settings: Option<&'a Settings>,
     /// The raw `info` dictionary of each content that is new.
     pub infos: &'a BTreeMap<InfoHash, Vec<u8>>,
-    /// Up to which record the journal is in this commit.
+    /// Up to which record the journal is in this commit; less than its predecessor's counts as that.
     pub journal_sequence: u64,
     /// This node's clock.
     pub now: Timestamp,
@@ -68,7 +68,7 @@ impl Repository {
             let view = self.refresh_in(&session, &mut state)?;
             return Ok(Authored { commit: None, view });
         }
-        let commit = self.write_commit(&session, tree, authoring)?;
+        let commit = self.write_commit(&session, (own, tree), authoring)?;
         files::write_objects(&session, &self.inner.path, &mut state.unsynced)?;
         if authoring.durable {
             state.unsynced.sync(&self.inner.path)?;
@@ -120,7 +120,7 @@ impl Repository {
     fn write_commit(
         &self,
         session: &Session<'_>,
-        tree: ObjectId,
+        (own, tree): (Option<ObjectId>, ObjectId),
         authoring: &Authoring<'_>,
     ) -> Result<ObjectId> {
         let heads = authoring
@@ -136,13 +136,18 @@ impl Repository {
         if parents.is_empty() {
             parents.push(self.inner.genesis);
         }
+        // What an earlier commit has of the journal, this one has too.
+        let before = match own {
+            Some(own) => session.commit(own)?.sequence,
+            None => None,
+        };
         let commit = commit::authored(commit::Authored {
             tree,
             parents,
             incarnation: authoring.incarnation,
             label: authoring.label,
             subject: subject(authoring),
-            sequence: authoring.journal_sequence,
+            sequence: authoring.journal_sequence.max(before.unwrap_or_default()),
             now: authoring.now,
             time: chain_time(authoring.now.seconds, newest),
         })?;

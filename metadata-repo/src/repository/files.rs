@@ -1,6 +1,7 @@
 //! The repository's files: layout, objects, references, and syncing them.
 
 use super::pack::{PACK_BYTES_MAX, PackWriter};
+use super::recover::checkpoint;
 use crate::codec::settings;
 use crate::commit::nobodys;
 use crate::diff::placed_root;
@@ -53,12 +54,11 @@ pub(super) fn create(path: &Path, settings: &Settings) -> Result<()> {
         ObjectKind::Commit,
         nobodys(tree, Vec::new(), 0, "A new volume")?,
     )?;
-    let mut unsynced = Unsynced::default();
-    write_objects(&session, path, &mut unsynced)?;
-    unsynced.sync(path)?;
+    write_objects(&session, path, &mut Unsynced::default())?;
     for name in [MAIN, GENESIS] {
         set_reference(session.git(), name, genesis, PreviousValue::MustNotExist)?;
     }
+    checkpoint(&session, path, &super::recover::boot())?;
     sync_all(path)
 }
 
@@ -172,6 +172,13 @@ impl Unsynced {
         Ok(())
     }
 
+    /// A file is gone, since what it held is elsewhere, durably.
+    pub(super) fn forget(&mut self, file: &Path) {
+        if self.files.len() <= UNSYNCED_FILES_MAX {
+            self.files.remove(file);
+        }
+    }
+
     fn add(&mut self, file: PathBuf) {
         // Past the limit, only the number counts.
         if self.files.len() <= UNSYNCED_FILES_MAX {
@@ -217,12 +224,41 @@ pub(super) fn write_objects(
 }
 
 fn write_packs(batch: Batch, objects: &Path) -> Result<()> {
-    let mut writer = PackWriter::new(objects)?;
+    let mut packs = Packs::new(objects)?;
     for (id, (kind, data)) in batch {
-        if writer.bytes() + data.len() as u64 > PACK_BYTES_MAX {
-            std::mem::replace(&mut writer, PackWriter::new(objects)?).finish()?;
-        }
-        writer.add(id, kind, &data)?;
+        packs.add(id, kind, &data)?;
     }
-    writer.finish().map(drop)
+    packs.finish().map(drop)
+}
+
+/// Writes as many packs as are needed.
+pub(super) struct Packs<'a> {
+    objects: &'a Path,
+    writer: PackWriter,
+    written: Vec<PathBuf>,
+}
+
+impl<'a> Packs<'a> {
+    pub(super) fn new(objects: &'a Path) -> Result<Self> {
+        let writer = PackWriter::new(objects)?;
+        Ok(Self {
+            objects,
+            writer,
+            written: Vec::new(),
+        })
+    }
+
+    pub(super) fn add(&mut self, id: ObjectId, kind: ObjectKind, data: &[u8]) -> Result<()> {
+        if self.writer.bytes() + data.len() as u64 > PACK_BYTES_MAX {
+            let full = std::mem::replace(&mut self.writer, PackWriter::new(self.objects)?);
+            self.written.push(full.finish()?);
+        }
+        self.writer.add(id, kind, data)
+    }
+
+    /// Makes them part of the repository, durably.
+    pub(super) fn finish(mut self) -> Result<Vec<PathBuf>> {
+        self.written.push(self.writer.finish()?);
+        Ok(self.written)
+    }
 }

@@ -85,6 +85,7 @@ impl Repository {
     }
 
     pub(super) fn refresh_in(&self, session: &Session<'_>, state: &mut State) -> Result<View> {
+        self.maintain_if_due(session, state)?;
         let tips: BTreeSet<ObjectId> = files::authors(session.git())?.into_values().collect();
         let known = self.known();
         state.judged.retain(|tip, _| tips.contains(tip));

@@ -223,7 +223,7 @@ fn act(nodes: &mut [Node], next: &mut [u32], which: usize, step: Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn the_same_heads_show_the_same(events in prop::collection::vec((0..3usize, 0..3usize, any::<Step>()), 1..30)) {

@@ -4,7 +4,7 @@ use super::support::*;
 use crate::{Repository, RepositoryError};
 use delugefs_core::change::Changes;
 use delugefs_core::entry::{Kind, Placed};
-use delugefs_core::ids::EntryId;
+use delugefs_core::ids::{CommitId, EntryId};
 use delugefs_core::memory_tree::MemoryTree;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -39,6 +39,17 @@ fn nothing_new_is_no_commit() {
     assert_eq!(node.author(&Changes::new()).commit, None);
     assert_eq!(node.repository.sequence(incarnation(1)).unwrap(), Some(2));
     assert_eq!(node.repository.sequence(incarnation(2)).unwrap(), None);
+    node.sequence = 0;
+    let commit = node
+        .put([placed(EntryId::ROOT, "b", entry(id(2), inline(b"x")))])
+        .commit;
+    assert_eq!(
+        node.repository.sequence(incarnation(1)).unwrap(),
+        Some(2),
+        "never goes back"
+    );
+    assert!(node.repository.is_known(commit.unwrap()).unwrap());
+    assert!(!node.repository.is_known(CommitId::new([9; 20])).unwrap());
 }
 
 #[test]
@@ -262,7 +273,7 @@ pub(crate) fn take_step(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_the_model(groups in prop::collection::vec(prop::collection::vec(any::<Step>(), 1..12), 1..6)) {
