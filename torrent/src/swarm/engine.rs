@@ -222,6 +222,15 @@ impl Engine {
         }
     }
 
+    /// Has all contents end; whether there are any left.
+    pub(crate) fn stop_all(&self) -> bool {
+        let contents = self.contents();
+        for handle in contents.values() {
+            handle.send(Command::Stop);
+        }
+        !contents.is_empty()
+    }
+
     /// Bytes of begun pieces that each active content may hold.
     pub(crate) fn memory_share(&self) -> u64 {
         let active = self.contents().len().max(1) as u64;

@@ -122,6 +122,9 @@ pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Times that a content is fetched anew where its pieces on disk turned out to be damaged.
 pub(crate) const REPAIRS_MAX: u32 = 3;
 
+/// How often a shutdown looks whether all contents are let go.
+pub(crate) const SHUTDOWN_POLL: Duration = Duration::from_millis(10);
+
 /// First read-ahead of a reader, in bytes; doubles while reads are sequential.
 pub(crate) const AHEAD_BYTES_MIN: u64 = 1024 * 1024;
 

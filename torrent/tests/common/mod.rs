@@ -79,12 +79,7 @@ impl Node {
 
     /// Ends all activity; what is left is the folder.
     pub async fn stop(self) -> TempDir {
-        for content in self.swarm.status().contents {
-            self.swarm.release(&content.info_hash);
-        }
-        while !self.swarm.status().contents.is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        self.swarm.shutdown().await;
         self.listener.abort();
         let _ = self.listener.await;
         drop(self.swarm);

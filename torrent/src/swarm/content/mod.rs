@@ -98,8 +98,11 @@ impl Content {
                 () = tokio::time::sleep_until(tick) => self.tick(),
             }
             if self.stopped {
-                self.engine.forget(&self.info_hash);
-                break;
+                let (engine, info_hash) = (self.engine.clone(), self.info_hash);
+                self.close().await;
+                // Only now: whoever waits for the end finds everything on disk.
+                engine.forget(&info_hash);
+                return;
             }
             if self.idle() && self.engine.let_go(&self.info_hash, &mut inbox) {
                 tracing::debug!(content = %self.info_hash, "let go");
