@@ -4,7 +4,9 @@ use super::SwarmConfig;
 use super::connection::Resources;
 use super::content::{Command, Content, Loaded, Origin, shake_incoming};
 use super::layout::Layout;
-use super::limits::{DISK_OPERATIONS_MAX, INCOMING_MAX, UNAVAILABLE_MAX};
+use super::limits::{
+    ASSEMBLY_BYTES_ALL, ASSEMBLY_BYTES_MAX, DISK_OPERATIONS_MAX, INCOMING_MAX, UNAVAILABLE_MAX,
+};
 use super::ports::{Connector, PeerSource, Storage, StoredContent, Stream};
 use super::rate::RateLimit;
 use super::reader::ReadError;
@@ -218,6 +220,21 @@ impl Engine {
                 false
             }
         }
+    }
+
+    /// Has all contents end; whether there are any left.
+    pub(crate) fn stop_all(&self) -> bool {
+        let contents = self.contents();
+        for handle in contents.values() {
+            handle.send(Command::Stop);
+        }
+        !contents.is_empty()
+    }
+
+    /// Bytes of begun pieces that each active content may hold.
+    pub(crate) fn memory_share(&self) -> u64 {
+        let active = self.contents().len().max(1) as u64;
+        (ASSEMBLY_BYTES_ALL / active).min(ASSEMBLY_BYTES_MAX)
     }
 
     /// Tells a content's task, if it is active.

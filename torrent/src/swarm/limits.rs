@@ -35,6 +35,9 @@ pub(crate) const DUPLICATE_AFTER: Duration = Duration::from_millis(250);
 /// Peers that are asked for the same block at a time.
 pub(crate) const DUPLICATES_MAX: u8 = 2;
 
+/// Bytes of pieces being assembled, in all contents.
+pub(crate) const ASSEMBLY_BYTES_ALL: u64 = 256 * 1024 * 1024;
+
 /// Bytes of pieces being assembled, per content; at least two pieces.
 pub(crate) const ASSEMBLY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
@@ -49,6 +52,9 @@ pub(crate) const UNCHOKED_MAX: usize = 8;
 
 /// How long an unchoked peer keeps its place while others wait for one.
 pub(crate) const ROTATE: Duration = Duration::from_secs(10);
+
+/// How long a peer that we dialled may have nothing while nobody has what is wanted.
+pub(crate) const EMPTY_TIME: Duration = Duration::from_secs(15);
 
 /// Attempts to connect at a time, per content.
 pub(crate) const DIALS_MAX: usize = 8;
@@ -115,6 +121,9 @@ pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// Times that a content is fetched anew where its pieces on disk turned out to be damaged.
 pub(crate) const REPAIRS_MAX: u32 = 3;
+
+/// How often a shutdown looks whether all contents are let go.
+pub(crate) const SHUTDOWN_POLL: Duration = Duration::from_millis(10);
 
 /// First read-ahead of a reader, in bytes; doubles while reads are sequential.
 pub(crate) const AHEAD_BYTES_MIN: u64 = 1024 * 1024;

@@ -43,6 +43,9 @@ use engine::Engine;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long [`Swarm::shutdown`] waits for the disk.
+pub const SHUTDOWN_TIME: Duration = Duration::from_secs(10);
+
 /// How an engine behaves.
 #[derive(Debug, Clone)]
 pub struct SwarmConfig {
@@ -131,6 +134,17 @@ impl Swarm {
     /// over, fetches end.
     pub fn release(&self, info_hash: &InfoHash) {
         self.0.tell(info_hash, Command::Stop);
+    }
+
+    /// Lets go of all contents, and returns when what was received is on disk, or after
+    /// [`SHUTDOWN_TIME`].
+    pub async fn shutdown(&self) {
+        let ended = async {
+            while self.0.stop_all() {
+                tokio::time::sleep(limits::SHUTDOWN_POLL).await;
+            }
+        };
+        let _ = tokio::time::timeout(SHUTDOWN_TIME, ended).await;
     }
 
     /// From now on reads wait so long.

@@ -27,6 +27,7 @@ pub struct Node {
     pub address: SocketAddr,
     source: Arc<Source>,
     folder: TempDir,
+    listener: tokio::task::JoinHandle<()>,
 }
 
 impl Node {
@@ -35,7 +36,11 @@ impl Node {
         // Shown when a test fails.
         let log = tracing_subscriber::fmt().with_test_writer();
         let _ = log.with_max_level(tracing::Level::DEBUG).try_init();
-        let folder = TempDir::new_in(scratch()).unwrap();
+        Self::in_folder(ip, TempDir::new_in(scratch()).unwrap()).await
+    }
+
+    /// Goes on with the folder of a node that has stopped.
+    pub async fn in_folder(ip: IpAddr, folder: TempDir) -> Self {
         let store = Arc::new(ContentStore::open(folder.path()).unwrap());
         let source = Arc::new(Source::default());
         let config = SwarmConfig::new(rand::random());
@@ -45,7 +50,7 @@ impl Node {
         let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = swarm.clone();
-        tokio::spawn(async move {
+        let listener = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 accepting.accept(stream, Bytes::new());
@@ -57,6 +62,7 @@ impl Node {
             address,
             source,
             folder,
+            listener,
         }
     }
 
@@ -69,6 +75,19 @@ impl Node {
         let staged = self.folder.path().join("staged");
         std::fs::copy(file, &staged).unwrap();
         self.store.seal(&staged).unwrap()
+    }
+
+    /// Ends all activity; what is left is the folder.
+    pub async fn stop(self) -> TempDir {
+        self.swarm.shutdown().await;
+        self.listener.abort();
+        let _ = self.listener.await;
+        drop(self.swarm);
+        // Tasks that are just ending hold the store a little longer.
+        while Arc::strong_count(&self.store) > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        self.folder
     }
 
     pub fn path(&self, info: &Info) -> PathBuf {

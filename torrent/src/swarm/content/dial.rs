@@ -1,10 +1,13 @@
 //! Finding peers, connecting, and the handshakes of both kinds of connections.
 
 use super::super::engine::Engine;
-use super::super::limits::{CONNECT_TIME, DIALS_MAX, HANDSHAKE_TIME, PEERS_MAX, SOURCES_EVERY};
+use super::super::limits::{
+    CONNECT_TIME, DIALS_MAX, EMPTY_TIME, HANDSHAKE_TIME, PEERS_MAX, SOURCES_EVERY,
+};
 use super::super::ports::Stream;
+use super::super::scheduler::PeerKey;
 use super::super::wire::{HANDSHAKE_BYTES, Handshake, PeerId};
-use super::{Command, Content};
+use super::{Command, Content, PeerState};
 use bytes::BytesMut;
 use delugefs_core::ids::InfoHash;
 use std::io;
@@ -53,7 +56,26 @@ impl Content {
         if self.sources_asked.is_none_or(due) {
             self.ask_sources(now);
         }
+        self.drop_empty(now);
         self.dial(now);
+    }
+
+    /// While nobody has what is wanted, peers that we dialled and that have nothing at all are dialled anew
+    /// now and then: some clients (Transmission 3) forget to tell of what they find when they check their
+    /// files while we are connected.
+    fn drop_empty(&mut self, now: Instant) {
+        if !self.scheduler.starving() {
+            return;
+        }
+        let empty = |peer: &PeerState| {
+            let time = now.saturating_duration_since(peer.since);
+            peer.ours && peer.has.count() == 0 && time >= EMPTY_TIME
+        };
+        let empty = self.peers.iter().filter(|(_, peer)| empty(peer));
+        let keys: Vec<PeerKey> = empty.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.drop_peer(key);
+        }
     }
 
     /// Whether the sources name somebody that they did not name before.

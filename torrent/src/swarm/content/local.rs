@@ -108,6 +108,7 @@ impl Content {
             finishing: false,
             stopped: false,
             repaired: 0,
+            disk_warned: None,
             unflushed: None,
             sources_asked: None,
             last_use: now,
@@ -218,9 +219,10 @@ impl Content {
         let missing = self.scheduler.missing();
         let stalled = self.scheduler.starving();
         for fetch in self.fetches.values() {
-            fetch.progress.send_modify(|progress| {
-                progress.missing_pieces = missing;
-                progress.stalled = stalled;
+            fetch.progress.send_if_modified(|progress| {
+                let known = (progress.missing_pieces, progress.stalled);
+                (progress.missing_pieces, progress.stalled) = (missing, stalled);
+                known != (missing, stalled)
             });
         }
     }

@@ -18,6 +18,7 @@ use super::limits::{INBOX_BATCHES_MAX, OUTBOX_MESSAGES_MAX, PEERS_MAX, TICK, TIC
 use super::piece_set::PieceSet;
 use super::scheduler::{Effect, Event, NeedId, PeerKey, Scheduler};
 use super::status::ContentStatus;
+use super::uploads::on_disk;
 use super::wire::{BlockRequest, Message, PeerId};
 use bytes::{Bytes, BytesMut};
 use delugefs_core::ids::InfoHash;
@@ -38,6 +39,8 @@ struct PeerState {
     address: Option<SocketAddr>,
     ours: bool,
     since: Instant,
+    /// It has sent a block.
+    useful: bool,
     _permit: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
@@ -62,6 +65,8 @@ pub(crate) struct Content {
     finished: bool,
     stopped: bool,
     repaired: u32,
+    /// When a failing disk was last told of.
+    disk_warned: Option<Instant>,
     /// Since when pieces are written that a restart would lose.
     unflushed: Option<Instant>,
     sources_asked: Option<Instant>,
@@ -93,13 +98,29 @@ impl Content {
                 () = tokio::time::sleep_until(tick) => self.tick(),
             }
             if self.stopped {
-                self.engine.forget(&self.info_hash);
+                let (engine, info_hash) = (self.engine.clone(), self.info_hash);
+                self.close().await;
+                // Only now: whoever waits for the end finds everything on disk.
+                engine.forget(&info_hash);
                 return;
             }
             if self.idle() && self.engine.let_go(&self.info_hash, &mut inbox) {
                 tracing::debug!(content = %self.info_hash, "let go");
-                return;
+                break;
             }
+        }
+        self.close().await;
+    }
+
+    /// Syncing would hold up this thread if the store's handle had to do it when it is dropped.
+    async fn close(self) {
+        for peer in self.peers.values() {
+            peer.connection.abort();
+        }
+        let content = self.loaded.content.clone();
+        let flushed = on_disk(&self.engine.resources.disk, move || content.flush()).await;
+        if let Err(error) = flushed {
+            tracing::warn!(content = %self.info_hash, %error, "what was received may have to be fetched again");
         }
     }
 
@@ -119,12 +140,14 @@ impl Content {
             self.last_use = now;
         }
         self.scheduler.set_wait(self.engine.wait());
+        self.scheduler.set_memory(self.engine.memory_share());
         self.event(Event::Tick);
         let changes = self.choker.tick(now);
         self.choke(changes);
         self.watch_store();
         self.flush(now);
         self.seek_peers(now);
+        self.show_progress();
         self.report(now);
         self.last_tick = now;
     }
@@ -199,7 +222,7 @@ impl Content {
                 }
             };
             if data.is_some() {
-                self.addresses.useful(key);
+                self.note_useful(key);
             }
             for effect in self.scheduler.handle(event, Instant::now()) {
                 self.apply(effect, data.as_ref());
@@ -211,6 +234,14 @@ impl Content {
     fn note_has(&mut self, key: PeerKey, change: impl FnOnce(&mut PieceSet)) {
         if let Some(peer) = self.peers.get_mut(&key) {
             change(&mut peer.has);
+        }
+    }
+
+    fn note_useful(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key)
+            && !std::mem::replace(&mut peer.useful, true)
+        {
+            self.addresses.useful(key);
         }
     }
 
@@ -259,6 +290,7 @@ impl Content {
             ),
             has: PieceSet::empty(self.layout.pieces()),
             since: now,
+            useful: false,
             _permit: established.permit,
         };
         self.peers.insert(key, peer);
@@ -367,7 +399,6 @@ impl Content {
         // The connection ends with its outbox; whoever is stuck in a write ends now.
         peer.connection.abort();
         let now = Instant::now();
-        tracing::trace!(content = %self.info_hash, time = ?now - peer.since, "peer dropped");
         self.addresses.left(key, now);
         self.event(Event::Left(key));
         let changes = self.choker.leave(key, now);

@@ -10,10 +10,13 @@ use super::{Command, Content, ReadError};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Buffers kept for the next pieces: allocating afresh costs a page fault for each 4 KiB.
 const SPARE_BUFFERS_MAX: usize = 64;
+
+/// One full disk fails many pieces; its owner need not read of each.
+const DISK_WARNING_EVERY: Duration = Duration::from_secs(10);
 
 /// Pieces being put together, and those waiting for the disk.
 #[derive(Default)]
@@ -163,7 +166,13 @@ impl Content {
 
     /// Whoever waits is told; asking for more bytes would end the same way.
     pub(super) fn disk_failed(&mut self, error: &io::Error) {
-        tracing::warn!(content = %self.info_hash, %error, "cannot write what was received");
+        let now = Instant::now();
+        let again = |warned| now.saturating_duration_since(warned) < DISK_WARNING_EVERY;
+        if !self.disk_warned.is_some_and(again) {
+            self.disk_warned = Some(now);
+            tracing::warn!(content = %self.info_hash, %error, "cannot keep what was received");
+        }
+        self.event(Event::AheadGone);
         let waiting: Vec<_> = self.needs.keys().copied().collect();
         for id in waiting {
             self.event(Event::NeedGone(id));

@@ -14,7 +14,7 @@ mod tests;
 mod wants;
 
 use super::layout::{Block, Layout};
-use super::limits::{STALL, WRONG_PIECES_MAX};
+use super::limits::{ASSEMBLY_BYTES_MAX, STALL, WRONG_PIECES_MAX};
 use super::piece_set::PieceSet;
 use peer::Peer;
 use piece::{Active, Status};
@@ -63,6 +63,8 @@ pub(crate) enum Event {
     /// A reader will soon want these pieces (instead of those it wanted before).
     Ahead(ReaderId, Range<u32>),
     ReaderGone(ReaderId),
+    /// No reader wants anything ahead, until it says so again.
+    AheadGone,
     /// The whole content is wanted, or no longer.
     Fetch(bool),
     /// Time has passed.
@@ -106,6 +108,8 @@ pub(crate) struct Scheduler {
     windows: BTreeMap<ReaderId, Range<u32>>,
     fetch: bool,
     wait: Duration,
+    /// Most bytes of begun pieces, beyond what reads wait for.
+    memory: u64,
     rarity: Rarity,
     effects: Vec<Effect>,
 }
@@ -132,6 +136,7 @@ impl Scheduler {
             windows: BTreeMap::new(),
             fetch: false,
             wait: Duration::MAX,
+            memory: ASSEMBLY_BYTES_MAX,
             rarity: Rarity::new(pieces, seed),
             effects: Vec::new(),
         }
@@ -140,6 +145,11 @@ impl Scheduler {
     /// How long a need waits while nobody who has its pieces sends anything.
     pub(crate) fn set_wait(&mut self, wait: Duration) {
         self.wait = wait;
+    }
+
+    /// How many bytes of begun pieces it may hold, beyond what reads wait for; at least two pieces.
+    pub(crate) fn set_memory(&mut self, bytes: u64) {
+        self.memory = bytes;
     }
 
     /// Somebody waits for this piece.
@@ -170,6 +180,7 @@ impl Scheduler {
             Event::NeedGone(id) => drop(self.needs.remove(&id)),
             Event::Ahead(reader, pieces) => self.ahead(reader, pieces, now),
             Event::ReaderGone(reader) => drop(self.windows.remove(&reader)),
+            Event::AheadGone => self.windows.clear(),
             Event::Fetch(on) => self.set_fetch(on, now),
             Event::Tick => self.tick(now),
         }

@@ -1,7 +1,7 @@
 //! Choosing blocks for a peer that has room for requests.
 
 use super::super::layout::Block;
-use super::super::limits::{ASSEMBLY_BYTES_MAX, DUPLICATE_AFTER, DUPLICATES_MAX};
+use super::super::limits::{DUPLICATE_AFTER, DUPLICATES_MAX};
 use super::peer::{Asked, Peer};
 use super::piece::{Active, Status};
 use super::{Effect, PeerKey, Scheduler};
@@ -83,7 +83,7 @@ impl Scheduler {
     }
 
     fn can_start(&self) -> bool {
-        let most = ASSEMBLY_BYTES_MAX / u64::from(self.layout.piece_length());
+        let most = self.memory / u64::from(self.layout.piece_length());
         (self.active.len() as u64) < most.max(2)
     }
 
