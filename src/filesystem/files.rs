@@ -90,7 +90,9 @@ impl Filesystem {
         if length == 0 {
             return Err(FsError::Invalid);
         }
-        let end = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX);
+        let end = offset
+            .checked_add(length)
+            .filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(FsError::FileTooBig)?;
         let grows = end.saturating_sub(file.metadata()?.len());
         let flags = match what {
@@ -162,9 +164,7 @@ impl State {
             return Ok(Backing::File(Arc::clone(file)));
         }
         match (node.content(), &body.reader) {
-            (Some(Content::Inline(bytes)), _) => {
-                Ok(Backing::Inline(Bytes::copy_from_slice(bytes)))
-            }
+            (Some(Content::Inline(bytes)), _) => Ok(Backing::Inline(Bytes::copy_from_slice(bytes))),
             (Some(Content::Swarm(content)), Some(reader)) => {
                 Ok(Backing::Reader(Arc::clone(reader), content.length))
             }
@@ -222,7 +222,12 @@ impl State {
         {
             body.backing = None;
             body.reader = None;
-            if unlinked && body.staged.as_ref().is_some_and(super::staging::Staged::is_idle) {
+            if unlinked
+                && body
+                    .staged
+                    .as_ref()
+                    .is_some_and(super::staging::Staged::is_idle)
+            {
                 nonce = body.staged.take().map(|staged| staged.nonce);
             }
         }
@@ -254,7 +259,9 @@ fn read_file(file: &File, offset: u64, length: usize) -> Result<Bytes, FsError> 
 }
 
 fn slice(bytes: &Bytes, offset: u64, length: usize) -> Bytes {
-    let from = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
+    let from = bytes
+        .len()
+        .min(usize::try_from(offset).unwrap_or(usize::MAX));
     bytes.slice(from..bytes.len().min(from.saturating_add(length)))
 }
 
@@ -271,7 +278,9 @@ async fn read_whole(
     bytes.extend_from_slice(&first);
     let mut last = first.len();
     while last > 0 && bytes.len() < length {
-        let more = reader.read(offset + bytes.len() as u64, length - bytes.len()).await?;
+        let more = reader
+            .read(offset + bytes.len() as u64, length - bytes.len())
+            .await?;
         last = more.len();
         bytes.extend_from_slice(&more);
     }

@@ -86,7 +86,9 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(place: Option<Place>, entry: Entry, tree: Option<TreeId>) -> Self {
         let body = match entry.kind {
-            Kind::Directory => Body::Directory(tree.map_or_else(Children::none, Children::Unloaded)),
+            Kind::Directory => {
+                Body::Directory(tree.map_or_else(Children::none, Children::Unloaded))
+            }
             Kind::File(_) => Body::File(FileBody::default()),
             _ => Body::Other,
         };

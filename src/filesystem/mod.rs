@@ -10,6 +10,7 @@
 //! A crash loses nothing that was answered: the next start replays the journal onto the committed tree and
 //! takes up the staging files as closed ones. A power cut loses what was not synced, never more.
 
+mod attributes;
 mod directories;
 mod error;
 mod files;
@@ -31,13 +32,12 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod types;
-mod attributes;
 mod xattrs;
 
 pub use error::FsError;
 pub use ports::{
-    BaseView, BoxFuture, ContentReader, Contents, Events, Group, Listed, Names, Ports, Sealed, Source,
-    TOKEN_BYTES_MAX, ViewDiff,
+    BaseView, BoxFuture, ContentReader, Contents, Events, Group, Listed, Names, Ports, Sealed,
+    Source, TOKEN_BYTES_MAX, ViewDiff,
 };
 pub use types::{
     Allocation, Answer, Caller, Config, DirectoryEntry, FileType, HandleId, Inode, Invalidation,

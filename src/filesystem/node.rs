@@ -2,8 +2,8 @@
 
 use super::journal::Record;
 use super::pending::content;
-use super::state::State;
 use super::staging::Phase;
+use super::state::State;
 use super::{BaseView, Filesystem, FsError, Group, Inode, Status};
 use delugefs_core::entry::Placed;
 use delugefs_core::ids::{EntryId, InfoHash};

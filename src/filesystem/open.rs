@@ -269,7 +269,9 @@ impl State {
     ) -> Result<Attempt, FsError> {
         let attempt = self.try_open(inode, flags, copied.as_ref());
         let used = matches!(attempt, Ok(Attempt::Opened(_)))
-            && copied.as_ref().is_some_and(|copied| self.is_staged_as(inode, &copied.nonce));
+            && copied
+                .as_ref()
+                .is_some_and(|copied| self.is_staged_as(inode, &copied.nonce));
         if let Some(copied) = copied
             && !used
         {
@@ -280,7 +282,8 @@ impl State {
 
     fn is_staged_as(&self, inode: Inode, nonce: &Nonce) -> bool {
         let node = self.names.node(inode).ok();
-        node.and_then(Node::staged).is_some_and(|staged| staged.nonce == *nonce)
+        node.and_then(Node::staged)
+            .is_some_and(|staged| staged.nonce == *nonce)
     }
 
     fn try_open(
@@ -377,7 +380,11 @@ impl State {
 
     fn open_reading(&mut self, inode: Inode, flags: OpenFlags) -> Result<Opened, FsError> {
         self.resolve(inode)?;
-        let backing = self.names.node(inode)?.file().and_then(|body| body.backing.clone());
+        let backing = self
+            .names
+            .node(inode)?
+            .file()
+            .and_then(|body| body.backing.clone());
         let handle = self.new_handle(inode, flags)?;
         Ok(Opened { handle, backing })
     }

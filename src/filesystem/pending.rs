@@ -39,7 +39,11 @@ impl Pending {
 
     /// Entries that differ from the base.
     pub(super) fn len(&self) -> usize {
-        self.changes.len() + self.in_flight.as_ref().map_or(0, |group| group.changes.len())
+        self.changes.len()
+            + self
+                .in_flight
+                .as_ref()
+                .map_or(0, |group| group.changes.len())
     }
 
     pub(super) fn is_in_flight(&self) -> bool {
@@ -118,8 +122,13 @@ impl Pending {
 }
 
 fn contents(changes: &Changes) -> BTreeSet<InfoHash> {
-    let placed = changes.iter().flat_map(|(_, change)| [&change.before, &change.after]);
-    placed.flatten().filter_map(|placed| content(&placed.entry)).collect()
+    let placed = changes
+        .iter()
+        .flat_map(|(_, change)| [&change.before, &change.after]);
+    placed
+        .flatten()
+        .filter_map(|placed| content(&placed.entry))
+        .collect()
 }
 
 /// The content that an entry's bytes are in, if they are in the swarm.

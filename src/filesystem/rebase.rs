@@ -317,7 +317,8 @@ impl<'a> Rebase<'a> {
                     staged.written = true;
                 }
                 let name = Name::parse(b"recovered").ok();
-                self.homeless.extend(name.map(|name| (inode, (Inode::ROOT, name))));
+                self.homeless
+                    .extend(name.map(|name| (inode, (Inode::ROOT, name))));
             }
         }
         self.state.let_go(inode);
@@ -381,8 +382,10 @@ impl<'a> Rebase<'a> {
     /// here: they live, and so do their ancestors.
     fn remove_directories(&mut self) {
         let mut kept = Changes::new();
-        let (gone, live): (Vec<_>, Vec<_>) =
-            self.removed.iter().partition(|inode| self.is_hollow(**inode));
+        let (gone, live): (Vec<_>, Vec<_>) = self
+            .removed
+            .iter()
+            .partition(|inode| self.is_hollow(**inode));
         for inode in live {
             if let Some(placed) = self.state.names.placed(inode) {
                 let before = None;
@@ -417,9 +420,7 @@ impl<'a> Rebase<'a> {
 }
 
 fn only_attributes(old: &Placed, new: &Placed) -> bool {
-    old.parent == new.parent
-        && old.name == new.name
-        && same_bytes(&old.entry.kind, &new.entry.kind)
+    old.parent == new.parent && old.name == new.name && same_bytes(&old.entry.kind, &new.entry.kind)
 }
 
 fn same_bytes(old: &Kind, new: &Kind) -> bool {

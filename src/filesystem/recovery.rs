@@ -64,11 +64,16 @@ fn base(
     ports: &Ports,
     records: &[Record],
 ) -> Result<(BaseView, u64, Entry), FsError> {
-    let told = records.iter().filter_map(|record| record.base.clone()).next_back();
+    let told = records
+        .iter()
+        .filter_map(|record| record.base.clone())
+        .next_back();
     if let Some((view, sequence)) = told.filter(|(_, sequence)| *sequence >= config.sequence) {
         match ports.names.root(view.tree) {
             Ok(root) => return Ok((view, sequence, root)),
-            Err(error) => tracing::warn!(%error, tree = %view.tree, "the journal's base is not to be had"),
+            Err(error) => {
+                tracing::warn!(%error, tree = %view.tree, "the journal's base is not to be had")
+            }
         }
     }
     let root = ports.names.root(config.base.tree)?;
@@ -154,7 +159,11 @@ impl State {
                 None => self.resolve_id(edit.id, places, 0)?,
                 known => known,
             };
-            moves.push((edit, known, known.and_then(|inode| self.names.placed(inode))));
+            moves.push((
+                edit,
+                known,
+                known.and_then(|inode| self.names.placed(inode)),
+            ));
         }
         for (edit, known, before) in &mut moves {
             match (&edit.after, *known) {

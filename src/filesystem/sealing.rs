@@ -168,7 +168,10 @@ impl State {
         let Ok(node) = self.names.node(inode) else {
             return Ok(None);
         };
-        let Some(staged) = node.staged().filter(|staged| staged.phase == Phase::Unsealed) else {
+        let Some(staged) = node
+            .staged()
+            .filter(|staged| staged.phase == Phase::Unsealed)
+        else {
             return Ok(None);
         };
         if node.place.is_none() {

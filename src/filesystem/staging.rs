@@ -44,7 +44,10 @@ pub(super) type Nonce = [u8; 16];
 
 /// A file's staging file.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each tested alone")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each tested alone"
+)]
 pub(super) struct Staged {
     /// Open for reading and writing.
     pub(super) file: Arc<File>,

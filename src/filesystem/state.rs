@@ -243,7 +243,8 @@ impl State {
                 if self.uncovers(plan, target) {
                     item.replaces.clear();
                 }
-                item.replaces.extend(self.newly_replaced(plan, target.inode));
+                item.replaces
+                    .extend(self.newly_replaced(plan, target.inode));
                 items.push(item);
             }
         }

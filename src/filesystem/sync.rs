@@ -22,7 +22,10 @@ impl Filesystem {
     pub fn sync_all(&self) -> Result<(), FsError> {
         let staged: Vec<Inode> = {
             let state = self.lock();
-            let staged = state.names.iter().filter(|(_, node)| node.staged().is_some());
+            let staged = state
+                .names
+                .iter()
+                .filter(|(_, node)| node.staged().is_some());
             staged.map(|(inode, _)| inode).collect()
         };
         for inode in staged {
@@ -41,7 +44,9 @@ impl Filesystem {
             return Ok(());
         };
         let (id, attached) = (node.entry.id, node.place.is_some());
-        let first = node.staged().is_some_and(|s| !s.synced && Arc::ptr_eq(&s.file, &file));
+        let first = node
+            .staged()
+            .is_some_and(|s| !s.synced && Arc::ptr_eq(&s.file, &file));
         if first && attached {
             staging.sync_folder()?;
             state.append(Record {
@@ -63,7 +68,11 @@ impl Filesystem {
 
     fn sync_journal(&self) -> Result<(), FsError> {
         let wanted = self.lock().journal.sequence();
-        let mut durable = self.0.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut durable = self
+            .0
+            .durable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if *durable >= wanted {
             return Ok(());
         }

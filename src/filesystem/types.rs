@@ -132,7 +132,10 @@ pub enum RenameMode {
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent flags of open(2)")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent flags of open(2)"
+)]
 pub struct OpenFlags {
     /// `O_RDONLY` or `O_RDWR`
     pub read: bool,

@@ -50,7 +50,9 @@ impl Filesystem {
                 _ => xattrs.insert(name.to_vec(), value.to_vec()),
             };
             let bytes: usize = xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
-            (bytes <= XATTRS_BYTES_MAX).then_some(()).ok_or(FsError::NoSpace)
+            (bytes <= XATTRS_BYTES_MAX)
+                .then_some(())
+                .ok_or(FsError::NoSpace)
         })
     }
 

@@ -3,9 +3,7 @@
 //! The journal is this node's own and short-lived, so it has its own codec: unlike a descriptor it can say
 //! everything of an entry without having its `info` at hand.
 
-use delugefs_core::entry::{
-    Attributes, Content, ContentRef, Entry, File, Kind, Placed, Written,
-};
+use delugefs_core::entry::{Attributes, Content, ContentRef, Entry, File, Kind, Placed, Written};
 use delugefs_core::ids::{EntryId, InfoHash, TreeId};
 use delugefs_core::limits::{
     INLINE_BYTES_MAX, LABEL_BYTES_MAX, PREVIOUS_MAX, SYMLINK_BYTES_MAX, XATTR_NAME_BYTES_MAX,

@@ -69,7 +69,11 @@ impl Record {
     pub(in crate::filesystem) fn parents(&self) -> Vec<EntryId> {
         let edits = self.edits.iter().flat_map(|edit| {
             let after = edit.after.as_ref().map(|placed| placed.parent);
-            edit.before.as_ref().map(|(parent, _)| *parent).into_iter().chain(after)
+            edit.before
+                .as_ref()
+                .map(|(parent, _)| *parent)
+                .into_iter()
+                .chain(after)
         });
         let staged = self.staged.iter().flat_map(|staged| {
             let replaced = staged.replaces.iter().map(|placed| placed.parent);
@@ -172,7 +176,8 @@ impl Record {
         }
         for _ in 0..from.count(ITEMS_MAX)? {
             let hash = from.hash()?;
-            self.infos.push((hash, from.bytes(INFO_BYTES_MAX)?.to_vec()));
+            self.infos
+                .push((hash, from.bytes(INFO_BYTES_MAX)?.to_vec()));
         }
         Ok(())
     }

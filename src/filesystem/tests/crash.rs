@@ -84,7 +84,12 @@ fn a_torn_record_was_never_acknowledged() {
     for length in whole.len()..longer.len() {
         std::fs::write(&journal, &longer[..length]).unwrap();
         node.restart();
-        assert_eq!(node.list(""), ["kept"], "cut at {length} of {}", longer.len());
+        assert_eq!(
+            node.list(""),
+            ["kept"],
+            "cut at {length} of {}",
+            longer.len()
+        );
     }
     std::fs::write(&journal, &longer).unwrap();
     node.restart();
@@ -119,7 +124,10 @@ fn a_crash_between_the_store_and_the_journal_harms_neither() {
     assert_eq!(node.read("f"), [1; 5000]);
     let inode = node.inode("f");
     let answer = node.filesystem.open(inode, WRITE).unwrap();
-    assert!(matches!(answer, Answer::Later(_)), "the store has the same file");
+    assert!(
+        matches!(answer, Answer::Later(_)),
+        "the store has the same file"
+    );
     node.seal_all();
     let opened = wait(answer).unwrap();
     node.filesystem.write(opened.handle, 0, &[2]).unwrap();
@@ -158,7 +166,9 @@ fn a_full_disk_at_close_is_not_a_lost_file() {
     node.contents.free.store(0, Ordering::Relaxed);
     node.filesystem.release(handle);
     let job = node.filesystem.next_unsealed().unwrap();
-    node.filesystem.sealed(job, Err(FsError::NoSpace)).unwrap_err();
+    node.filesystem
+        .sealed(job, Err(FsError::NoSpace))
+        .unwrap_err();
     node.restart();
     assert_eq!(node.read("f"), [1; 5000]);
 }

@@ -383,7 +383,8 @@ impl Node {
     }
 
     pub(super) fn open(&self, inode: Inode, flags: OpenFlags) -> Opened {
-        self.finish(self.filesystem.open(inode, flags).unwrap()).unwrap()
+        self.finish(self.filesystem.open(inode, flags).unwrap())
+            .unwrap()
     }
 
     /// Waits for an answer, hashing what that may wait for.
@@ -402,11 +403,14 @@ impl Node {
     }
 
     pub(super) fn read_handle(&self, handle: HandleId) -> Vec<u8> {
-        wait(self.filesystem.read(handle, 0, 1 << 20).unwrap()).unwrap().to_vec()
+        wait(self.filesystem.read(handle, 0, 1 << 20).unwrap())
+            .unwrap()
+            .to_vec()
     }
 
     pub(super) fn rename(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), FsError> {
-        self.filesystem.rename(self.split(from), self.split(to), mode)
+        self.filesystem
+            .rename(self.split(from), self.split(to), mode)
     }
 
     pub(super) fn unlink(&self, path: &str) -> Result<(), FsError> {
@@ -416,9 +420,15 @@ impl Node {
 
     pub(super) fn list(&self, path: &str) -> Vec<String> {
         let handle = self.filesystem.open_directory(self.inode(path)).unwrap();
-        let lines = self.filesystem.read_directory(handle, 0, usize::MAX).unwrap();
+        let lines = self
+            .filesystem
+            .read_directory(handle, 0, usize::MAX)
+            .unwrap();
         self.filesystem.release(handle);
-        let names = lines.iter().skip(2).map(|line| String::from_utf8_lossy(&line.name).into());
+        let names = lines
+            .iter()
+            .skip(2)
+            .map(|line| String::from_utf8_lossy(&line.name).into());
         names.collect()
     }
 
@@ -478,6 +488,8 @@ fn ports(
 
 /// Waits for an answer on a runtime of its own.
 pub(super) fn wait<T>(answer: Answer<T>) -> Result<T, FsError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(answer.wait())
 }

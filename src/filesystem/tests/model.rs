@@ -21,9 +21,15 @@ const STEPS_MAX: usize = 40;
 #[derive(Debug, Clone)]
 enum Step {
     Mkdir(usize),
-    Write { path: usize, large: bool },
+    Write {
+        path: usize,
+        large: bool,
+    },
     /// Opens, writes and keeps open.
-    Hold { path: usize, large: bool },
+    Hold {
+        path: usize,
+        large: bool,
+    },
     CloseAll,
     Truncate(usize, u8),
     Chmod(usize, u16),
@@ -51,7 +57,11 @@ enum Remote {
 fn path(index: usize) -> String {
     match index.checked_sub(NAMES.len()) {
         None => NAMES[index].into(),
-        Some(rest) => format!("{}/{}", NAMES[rest / NAMES.len()], NAMES[rest % NAMES.len()]),
+        Some(rest) => format!(
+            "{}/{}",
+            NAMES[rest / NAMES.len()],
+            NAMES[rest % NAMES.len()]
+        ),
     }
 }
 
@@ -236,7 +246,9 @@ impl Run {
     }
 
     fn try_rename(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), FsError> {
-        self.node.filesystem.rename(self.try_split(from)?, self.try_split(to)?, mode)
+        self.node
+            .filesystem
+            .rename(self.try_split(from)?, self.try_split(to)?, mode)
     }
 
     fn can_rename(&self, from: &str, to: &str) -> bool {
@@ -315,7 +327,11 @@ impl Run {
         let shown = self.node.shown();
         let there: BTreeSet<&Vec<u8>> = shown.values().flatten().collect();
         for bytes in &written {
-            assert!(there.contains(bytes), "lost {:?}", String::from_utf8_lossy(bytes));
+            assert!(
+                there.contains(bytes),
+                "lost {:?}",
+                String::from_utf8_lossy(bytes)
+            );
         }
         for path in self.node.view.paths().keys() {
             assert!(shown.contains_key(&key(path)), "{path} is in the tree");
@@ -335,14 +351,20 @@ impl Run {
         let committed: BTreeSet<Vec<u8>> = self.committed();
         let all = self.model.values().flatten();
         // What it has seen and touches may go; what it has not seen must stay.
-        all.filter(|bytes| touched.is_none() || !committed.contains(*bytes)).cloned().collect()
+        all.filter(|bytes| touched.is_none() || !committed.contains(*bytes))
+            .cloned()
+            .collect()
     }
 
     fn committed(&self) -> BTreeSet<Vec<u8>> {
-        let contents = self.node.view.iter().filter_map(|placed| match &placed.entry.kind {
-            Kind::File(file) => Some(&file.content),
-            _ => None,
-        });
+        let contents = self
+            .node
+            .view
+            .iter()
+            .filter_map(|placed| match &placed.entry.kind {
+                Kind::File(file) => Some(&file.content),
+                _ => None,
+            });
         contents
             .map(|content| match content {
                 delugefs_core::entry::Content::Inline(bytes) => bytes.clone(),
@@ -365,7 +387,10 @@ impl Run {
         self.node.restart();
         assert_eq!(self.node.shown(), self.model);
         let status = self.node.filesystem.status();
-        assert_eq!((status.writing, status.unsealed, status.uncommitted), (0, 0, 0));
+        assert_eq!(
+            (status.writing, status.unsealed, status.uncommitted),
+            (0, 0, 0)
+        );
         let staging = self.node.root.path().join("staging");
         assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0);
     }

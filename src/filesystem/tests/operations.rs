@@ -22,17 +22,32 @@ fn names_that_cannot_be_are_refused() {
     let root = Inode::ROOT;
     let filesystem = &node.filesystem;
     assert_eq!(filesystem.lookup(root, b"none"), Err(FsError::NotFound));
-    assert_eq!(filesystem.lookup(root, &[b'x'; 256]), Err(FsError::NameTooLong));
+    assert_eq!(
+        filesystem.lookup(root, &[b'x'; 256]),
+        Err(FsError::NameTooLong)
+    );
     node.mkdir("d");
     node.write("f", b"1");
     let again = filesystem.make_directory(root, b"d", 0o755, ME);
     assert_eq!(again, Err(FsError::Exists));
-    assert_eq!(filesystem.lookup(node.inode("f"), b"x"), Err(FsError::NotDirectory));
+    assert_eq!(
+        filesystem.lookup(node.inode("f"), b"x"),
+        Err(FsError::NotDirectory)
+    );
     assert_eq!(node.unlink("d"), Err(FsError::IsDirectory));
-    assert_eq!(filesystem.remove_directory(root, b"f"), Err(FsError::NotDirectory));
+    assert_eq!(
+        filesystem.remove_directory(root, b"f"),
+        Err(FsError::NotDirectory)
+    );
     node.write("d/x", b"1");
-    assert_eq!(filesystem.remove_directory(root, b"d"), Err(FsError::NotEmpty));
-    assert_eq!(filesystem.link(node.inode("f"), root, b"l"), Err(FsError::NotSupported));
+    assert_eq!(
+        filesystem.remove_directory(root, b"d"),
+        Err(FsError::NotEmpty)
+    );
+    assert_eq!(
+        filesystem.link(node.inode("f"), root, b"l"),
+        Err(FsError::NotSupported)
+    );
 }
 
 #[test]
@@ -60,15 +75,39 @@ fn rename_follows_posix() {
     node.write("a", b"a");
     node.write("b", b"b");
     let rename = |from, to, mode| node.rename(from, to, mode);
-    assert_eq!(rename("d", "d/e/x", RenameMode::Replace), Err(FsError::Invalid));
-    assert_eq!(rename("a", "d", RenameMode::Replace), Err(FsError::IsDirectory));
-    assert_eq!(rename("d", "a", RenameMode::Replace), Err(FsError::NotDirectory));
-    assert_eq!(rename("empty", "d", RenameMode::Replace), Err(FsError::NotEmpty));
-    assert_eq!(rename("a", "b", RenameMode::NoReplace), Err(FsError::Exists));
-    assert_eq!(rename("a", "x", RenameMode::Exchange), Err(FsError::NotFound));
-    assert_eq!(rename("d/e", "d", RenameMode::Exchange), Err(FsError::Invalid));
+    assert_eq!(
+        rename("d", "d/e/x", RenameMode::Replace),
+        Err(FsError::Invalid)
+    );
+    assert_eq!(
+        rename("a", "d", RenameMode::Replace),
+        Err(FsError::IsDirectory)
+    );
+    assert_eq!(
+        rename("d", "a", RenameMode::Replace),
+        Err(FsError::NotDirectory)
+    );
+    assert_eq!(
+        rename("empty", "d", RenameMode::Replace),
+        Err(FsError::NotEmpty)
+    );
+    assert_eq!(
+        rename("a", "b", RenameMode::NoReplace),
+        Err(FsError::Exists)
+    );
+    assert_eq!(
+        rename("a", "x", RenameMode::Exchange),
+        Err(FsError::NotFound)
+    );
+    assert_eq!(
+        rename("d/e", "d", RenameMode::Exchange),
+        Err(FsError::Invalid)
+    );
     rename("a", "b", RenameMode::Exchange).unwrap();
-    assert_eq!((node.read("a"), node.read("b")), (b"b".to_vec(), b"a".to_vec()));
+    assert_eq!(
+        (node.read("a"), node.read("b")),
+        (b"b".to_vec(), b"a".to_vec())
+    );
     let moved = node.inode("a");
     rename("a", "b", RenameMode::Replace).unwrap();
     assert_eq!((node.inode("b"), node.read("b")), (moved, b"b".to_vec()));
@@ -89,7 +128,12 @@ fn an_unlinked_open_file_goes_on() {
     node.filesystem.release(handle);
     node.filesystem.forget(inode, 1);
     assert_eq!(node.filesystem.stat(inode), Err(FsError::NotFound));
-    assert_eq!(std::fs::read_dir(node.root.path().join("staging")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(node.root.path().join("staging"))
+            .unwrap()
+            .count(),
+        0
+    );
     node.seal_all();
     let times = node.commit();
     assert!(times.len() <= 1, "nothing but the root's times: {times:?}");
@@ -192,7 +236,11 @@ fn writing_and_chown_clear_set_user_id() {
         mode: Some(mode),
         ..SetAttributes::default()
     };
-    let set = |set| wait(node.filesystem.set_attributes(inode, set).unwrap()).unwrap().mode;
+    let set = |set| {
+        wait(node.filesystem.set_attributes(inode, set).unwrap())
+            .unwrap()
+            .mode
+    };
     assert_eq!(set(mode(0o6755)), 0o6755);
     let writer = node.open(inode, WRITE);
     assert_eq!(node.stat("f").mode, 0o6755, "not by opening");
@@ -238,7 +286,8 @@ fn xattrs_are_kept_and_limited() {
     let mut node = Node::new();
     let inode = node.write("f", b"x");
     let fs = node.filesystem.clone();
-    fs.set_xattr(inode, b"user.a", b"1", XattrMode::Create).unwrap();
+    fs.set_xattr(inode, b"user.a", b"1", XattrMode::Create)
+        .unwrap();
     let again = fs.set_xattr(inode, b"user.a", b"1", XattrMode::Create);
     assert_eq!(again, Err(FsError::Exists));
     let other = fs.set_xattr(inode, b"user.b", b"1", XattrMode::Replace);
@@ -264,16 +313,27 @@ fn nodes_and_links_are_what_they_were_made() {
     fs.symlink(Inode::ROOT, b"l", b"to/there", ME).unwrap();
     let device = NewNode::CharacterDevice(0x0501);
     fs.make_node(Inode::ROOT, b"c", device, 0o600, ME).unwrap();
-    fs.make_node(Inode::ROOT, b"p", NewNode::Fifo, 0o600, ME).unwrap();
-    fs.make_node(Inode::ROOT, b"f", NewNode::File, 0o600, ME).unwrap();
+    fs.make_node(Inode::ROOT, b"p", NewNode::Fifo, 0o600, ME)
+        .unwrap();
+    fs.make_node(Inode::ROOT, b"f", NewNode::File, 0o600, ME)
+        .unwrap();
     node.commit();
     node.restart();
-    assert_eq!(node.filesystem.read_link(node.inode("l")).unwrap(), b"to/there");
+    assert_eq!(
+        node.filesystem.read_link(node.inode("l")).unwrap(),
+        b"to/there"
+    );
     assert_eq!(node.stat("l").size, 8);
-    assert_eq!((node.stat("c").rdev, node.stat("c").kind), (0x0501, FileType::CharacterDevice));
+    assert_eq!(
+        (node.stat("c").rdev, node.stat("c").kind),
+        (0x0501, FileType::CharacterDevice)
+    );
     assert_eq!(node.stat("p").kind, FileType::Fifo);
     assert_eq!(node.read("f"), b"");
-    assert_eq!(node.filesystem.read_link(node.inode("f")), Err(FsError::Invalid));
+    assert_eq!(
+        node.filesystem.read_link(node.inode("f")),
+        Err(FsError::Invalid)
+    );
 }
 
 #[test]
@@ -283,9 +343,15 @@ fn a_full_disk_refuses_and_harms_nothing() {
     node.seal_all();
     let (_, handle) = node.create("new");
     node.contents.free.store(10, Ordering::Relaxed);
-    assert_eq!(node.filesystem.write(handle, 0, &[1; 11]), Err(FsError::NoSpace));
+    assert_eq!(
+        node.filesystem.write(handle, 0, &[1; 11]),
+        Err(FsError::NoSpace)
+    );
     assert_eq!(node.filesystem.write(handle, 0, &[1; 10]), Ok(10));
-    assert!(matches!(node.filesystem.open(inode, WRITE), Err(FsError::NoSpace)));
+    assert!(matches!(
+        node.filesystem.open(inode, WRITE),
+        Err(FsError::NoSpace)
+    ));
     node.contents.free.store(0, Ordering::Relaxed);
     let full = node.filesystem.create(Inode::ROOT, b"x", 0o644, WRITE, ME);
     assert!(matches!(full, Err(FsError::NoSpace)));
@@ -303,7 +369,8 @@ fn holes_are_found() {
     assert_eq!(fs.seek(handle, 0, Whence::Data).unwrap(), 1 << 20);
     let end = (1 << 20) + 1;
     assert_eq!(fs.seek(handle, end, Whence::Data), Err(FsError::NoData));
-    fs.allocate(handle, Allocation::KeepSize, end, 4096).unwrap();
+    fs.allocate(handle, Allocation::KeepSize, end, 4096)
+        .unwrap();
     assert_eq!(node.stat("sparse").size, end);
     fs.allocate(handle, Allocation::Grow, end, 10).unwrap();
     assert_eq!(node.stat("sparse").size, end + 10);

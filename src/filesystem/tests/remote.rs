@@ -23,7 +23,8 @@ pub(super) fn change(tree: &mut MemoryTree, path: &[&str], edit: impl FnOnce(&mu
 
 pub(super) fn set(tree: &mut MemoryTree, id: EntryId, after: Option<Placed>) {
     let before = tree.get(id).cloned();
-    tree.apply(&[(id, Change { before, after })].into_iter().collect()).unwrap();
+    tree.apply(&[(id, Change { before, after })].into_iter().collect())
+        .unwrap();
 }
 
 pub(super) fn remove(tree: &mut MemoryTree, path: &[&str]) {
@@ -100,7 +101,10 @@ fn what_others_make_change_and_remove_is_seen() {
         name: name.to_vec(),
     };
     assert!(told.contains(&entry(b"edited")) && told.contains(&entry(b"moved")));
-    assert!(told.iter().any(|one| matches!(one, Invalidation::Deleted { name, .. } if name == b"removed")));
+    assert!(
+        told.iter()
+            .any(|one| matches!(one, Invalidation::Deleted { name, .. } if name == b"removed"))
+    );
     assert!(node.filesystem.take_group().is_none());
     assert_eq!(node.filesystem.base().tree, node.names.keep(&node.view));
     let before = node.shown();
@@ -149,7 +153,9 @@ fn both_edit_a_file_one_is_still_being_written_here() {
     let names = node.list("");
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(names[0].starts_with("f (conflict ") && names[0].ends_with(" here).txt"));
-    node.filesystem.write(writer.handle, 5000, &[7; 1000]).unwrap();
+    node.filesystem
+        .write(writer.handle, 5000, &[7; 1000])
+        .unwrap();
     node.restart();
     assert_eq!(node.read(&names[0]), [7; 6000]);
     node.seal_all();
@@ -177,7 +183,10 @@ fn removed_there_while_written_here_the_edit_lives() {
     assert_eq!(node.shown(), before);
     node.seal_all();
     node.commit();
-    assert_eq!(node.view.paths().into_keys().collect::<Vec<_>>(), ["d", "d/f"]);
+    assert_eq!(
+        node.view.paths().into_keys().collect::<Vec<_>>(),
+        ["d", "d/f"]
+    );
 }
 
 #[test]
@@ -223,8 +232,16 @@ fn pending_changes_are_merged_and_what_they_lost_is_shown() {
         change(tree, &["b"], |b| b.parent = a);
     });
     let shown: Vec<String> = node.shown().into_keys().collect();
-    let view: Vec<String> = node.view.paths().into_keys().map(|path| format!("/{path}")).collect();
-    assert_eq!(shown, view, "one of the moves is undone, here as in the tree");
+    let view: Vec<String> = node
+        .view
+        .paths()
+        .into_keys()
+        .map(|path| format!("/{path}"))
+        .collect();
+    assert_eq!(
+        shown, view,
+        "one of the moves is undone, here as in the tree"
+    );
     assert!(node.filesystem.take_group().is_none());
 }
 
@@ -258,6 +275,8 @@ fn a_rebase_that_fails_changes_nothing() {
     assert_eq!(failed, Err(FsError::Unavailable));
     assert_eq!(node.filesystem.base(), base);
     assert_eq!(node.filesystem.take_group().unwrap().changes.len(), 2);
-    let busy = node.filesystem.rebase(|_, _| Err::<ViewDiff, _>(FsError::Unavailable));
+    let busy = node
+        .filesystem
+        .rebase(|_, _| Err::<ViewDiff, _>(FsError::Unavailable));
     assert_eq!(busy, Err(FsError::Invalid), "a group is on its way");
 }

@@ -20,7 +20,10 @@ fn a_large_file_is_committed_when_it_is_sealed() {
     assert_eq!(node.events.unsealed.load(Ordering::Relaxed), 1);
     assert_eq!(node.filesystem.status().unsealed, 1);
     node.commit();
-    assert!(node.view.at(&["f"]).is_none(), "other nodes see no file without bytes");
+    assert!(
+        node.view.at(&["f"]).is_none(),
+        "other nodes see no file without bytes"
+    );
     assert_eq!(node.read("f"), [1; 5000]);
     let job = node.filesystem.next_unsealed().unwrap();
     assert!(node.filesystem.next_unsealed().is_none());
@@ -30,8 +33,19 @@ fn a_large_file_is_committed_when_it_is_sealed() {
     assert_eq!(node.read("f"), [1; 5000]);
     node.commit();
     assert_eq!(node.view.at(&["f"]).unwrap().entry.written.edits, 1);
-    assert_eq!(node.filesystem.status(), Status { journal_bytes: node.filesystem.status().journal_bytes, ..Status::default() });
-    assert_eq!(std::fs::read_dir(node.root.path().join("staging")).unwrap().count(), 0);
+    assert_eq!(
+        node.filesystem.status(),
+        Status {
+            journal_bytes: node.filesystem.status().journal_bytes,
+            ..Status::default()
+        }
+    );
+    assert_eq!(
+        std::fs::read_dir(node.root.path().join("staging"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -39,7 +53,9 @@ fn an_edit_remembers_what_was_before() {
     let mut node = Node::new();
     node.write("f", &[1; 5000]);
     node.seal_all();
-    let Content::Swarm(first) = content(&node, "f") else { panic!() };
+    let Content::Swarm(first) = content(&node, "f") else {
+        panic!()
+    };
     node.commit();
     node.write("f", &[2; 5000]);
     node.commit();
@@ -47,8 +63,13 @@ fn an_edit_remembers_what_was_before() {
     node.seal_all();
     node.commit();
     let entry = &node.view.at(&["f"]).unwrap().entry;
-    let Kind::File(file) = &entry.kind else { panic!() };
-    assert_eq!((&file.previous[..], entry.written.edits), (&[first.info_hash][..], 2));
+    let Kind::File(file) = &entry.kind else {
+        panic!()
+    };
+    assert_eq!(
+        (&file.previous[..], entry.written.edits),
+        (&[first.info_hash][..], 2)
+    );
 }
 
 #[test]
@@ -154,8 +175,14 @@ fn a_content_that_is_elsewhere_is_read_as_it_arrives_and_fetched_to_be_written()
     let inode = node.write("f", &bytes);
     node.seal_all();
     node.commit();
-    let Content::Swarm(content) = content(&node, "f") else { panic!() };
-    node.contents.elsewhere.lock().unwrap().insert(content.info_hash);
+    let Content::Swarm(content) = content(&node, "f") else {
+        panic!()
+    };
+    node.contents
+        .elsewhere
+        .lock()
+        .unwrap()
+        .insert(content.info_hash);
     assert_eq!(node.read("f"), bytes);
     let reader = node.open(inode, READ);
     assert!(reader.backing.is_none());
@@ -168,7 +195,10 @@ fn a_content_that_is_elsewhere_is_read_as_it_arrives_and_fetched_to_be_written()
     node.filesystem.write(writer.handle, 0, &[255]).unwrap();
     assert_eq!(node.read_handle(reader.handle)[1..], bytes[1..]);
     node.filesystem.release(writer.handle);
-    assert!(matches!(node.filesystem.open(inode, TRUNCATE), Ok(Answer::Ready(_))));
+    assert!(matches!(
+        node.filesystem.open(inode, TRUNCATE),
+        Ok(Answer::Ready(_))
+    ));
 }
 
 #[test]
@@ -176,15 +206,26 @@ fn a_content_that_cannot_be_had_refuses_and_leaves_nothing_behind() {
     let node = Node::new();
     let inode = node.write("f", &[1; 5000]);
     node.seal_all();
-    let Content::Swarm(content) = content(&node, "f") else { panic!() };
-    node.contents.elsewhere.lock().unwrap().insert(content.info_hash);
+    let Content::Swarm(content) = content(&node, "f") else {
+        panic!()
+    };
+    node.contents
+        .elsewhere
+        .lock()
+        .unwrap()
+        .insert(content.info_hash);
     std::fs::remove_file(node.contents.path(content.info_hash)).unwrap();
     let reader = node.open(inode, READ);
     let read = node.filesystem.read(reader.handle, 0, 10).unwrap();
     assert_eq!(wait(read), Err(FsError::Unavailable));
     let opened = wait(node.filesystem.open(inode, WRITE).unwrap());
     assert!(matches!(opened, Err(FsError::Unavailable)));
-    assert_eq!(std::fs::read_dir(node.root.path().join("staging")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(node.root.path().join("staging"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]
