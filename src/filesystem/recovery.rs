@@ -72,7 +72,7 @@ fn base(
         match ports.names.root(view.tree) {
             Ok(root) => return Ok((view, sequence, root)),
             Err(error) => {
-                tracing::warn!(%error, tree = %view.tree, "the journal's base is not to be had")
+                tracing::warn!(%error, tree = %view.tree, "the journal's base is not to be had");
             }
         }
     }

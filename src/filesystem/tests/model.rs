@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const NAMES: [&str; 3] = ["a", "b", "d"];
 
 /// Steps of one run.
-const STEPS_MAX: usize = 40;
+const STEPS_MAX: usize = 60;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -66,7 +66,9 @@ fn path(index: usize) -> String {
 }
 
 fn any_path() -> impl Strategy<Value = usize> {
-    0..NAMES.len() + NAMES.len() * NAMES.len()
+    let all = NAMES.len() + NAMES.len() * NAMES.len();
+    // Half of them at the top, and most others in a directory that is mostly there.
+    prop_oneof![3 => 0..NAMES.len(), 2 => all - NAMES.len()..all, 1 => 0..all]
 }
 
 fn any_remote() -> impl Strategy<Value = Remote> {
@@ -82,8 +84,8 @@ fn any_remote() -> impl Strategy<Value = Remote> {
 fn any_step() -> impl Strategy<Value = Step> {
     let write = || (any_path(), any::<bool>());
     prop_oneof![
-        3 => any_path().prop_map(Step::Mkdir),
-        4 => write().prop_map(|(path, large)| Step::Write { path, large }),
+        2 => any_path().prop_map(Step::Mkdir),
+        6 => write().prop_map(|(path, large)| Step::Write { path, large }),
         2 => write().prop_map(|(path, large)| Step::Hold { path, large }),
         1 => Just(Step::CloseAll),
         1 => (any_path(), any::<u8>()).prop_map(|(path, size)| Step::Truncate(path, size)),
@@ -95,7 +97,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Seal),
         1 => Just(Step::SealLate),
         2 => Just(Step::Commit),
-        1 => Just(Step::Restart),
+        3 => Just(Step::Restart),
         4 => any_remote().prop_map(Step::Remote),
     ]
 }
@@ -480,11 +482,29 @@ proptest! {
     })]
 
     #[test]
-    fn the_filesystem_is_its_model(steps in prop::collection::vec(any_step(), 1..STEPS_MAX)) {
+    fn the_filesystem_is_its_model(steps in prop::collection::vec(any_step(), 10..STEPS_MAX)) {
         let mut run = Run::new();
+        run.step(&Step::Mkdir(NAMES.len() - 1));
+        run.step(&Step::Write { path: 0, large: false });
         for step in &steps {
             run.step(step);
         }
         run.settle();
     }
+}
+
+#[test]
+fn a_rename_is_replayed() {
+    let mut run = Run::new();
+    for step in [
+        Step::Write {
+            path: 0,
+            large: false,
+        },
+        Step::Rename(0, 1),
+        Step::Restart,
+    ] {
+        run.step(&step);
+    }
+    run.settle();
 }
