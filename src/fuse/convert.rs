@@ -130,9 +130,7 @@ pub(super) fn new_node(mode: u32, device: u32) -> Option<NewNode> {
         ModeType::RegularFile => Some(NewNode::File),
         ModeType::Fifo => Some(NewNode::Fifo),
         ModeType::Socket => Some(NewNode::Socket),
-        ModeType::CharacterDevice => {
-            Some(NewNode::CharacterDevice(device_from_kernel(device)))
-        }
+        ModeType::CharacterDevice => Some(NewNode::CharacterDevice(device_from_kernel(device))),
         ModeType::BlockDevice => Some(NewNode::BlockDevice(device_from_kernel(device))),
         ModeType::Directory | ModeType::Symlink | ModeType::Unknown => None,
     }
@@ -199,23 +197,20 @@ pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     }
 }
 
+/// fuser takes the kernel's seconds and nanoseconds before 1970 both from 1970, where only the seconds count
+/// backwards: this undoes it.
 fn timestamp(time: SystemTime) -> Timestamp {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Timestamp {
-            seconds: after.as_secs().cast_signed(),
-            nanoseconds: after.subsec_nanos(),
-        },
+    let (seconds, part) = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => (after.as_secs().cast_signed(), after.subsec_nanos()),
         Err(error) => {
             let before = error.duration();
-            let whole = -before.as_secs().cast_signed();
-            match before.subsec_nanos() {
-                0 => Timestamp::from_seconds(whole),
-                part => Timestamp {
-                    seconds: whole - 1,
-                    nanoseconds: 1_000_000_000 - part,
-                },
-            }
+            let seconds = before.as_secs().cast_signed();
+            (seconds.wrapping_neg(), before.subsec_nanos())
         }
+    };
+    Timestamp {
+        seconds,
+        nanoseconds: part,
     }
 }
 
@@ -228,7 +223,9 @@ fn system_time(time: Timestamp) -> SystemTime {
     } else {
         UNIX_EPOCH.checked_add(seconds)
     };
-    whole.and_then(|whole| whole.checked_add(part)).unwrap_or(UNIX_EPOCH)
+    whole
+        .and_then(|whole| whole.checked_add(part))
+        .unwrap_or(UNIX_EPOCH)
 }
 
 /// The kernel's 32-bit form of a device number: 12 bits of major between 8 and 12 bits of minor.
@@ -247,25 +244,40 @@ fn device_to_kernel(device: u64) -> u32 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn times_come_back_as_they_went() {
-        for (seconds, nanoseconds) in [(0, 0), (5, 1), (-1, 0), (-1, 999_999_999), (-7, 5)] {
-            let time = Timestamp {
-                seconds,
-                nanoseconds,
-            };
-            assert_eq!(timestamp(system_time(time)), time);
+    fn at(seconds: i64, nanoseconds: u32) -> Timestamp {
+        Timestamp {
+            seconds,
+            nanoseconds,
         }
+    }
+
+    #[test]
+    fn times_are_shown_as_they_are() {
+        let half = Duration::from_millis(500);
+        assert_eq!(
+            system_time(at(5, 500_000_000)),
+            UNIX_EPOCH + Duration::from_secs(5) + half
+        );
+        assert_eq!(
+            system_time(at(-5, 500_000_000)),
+            UNIX_EPOCH - Duration::from_secs(4) - half
+        );
+    }
+
+    #[test]
+    fn times_are_taken_as_the_kernel_meant_them() {
+        let half = Duration::from_millis(500);
+        assert_eq!(timestamp(UNIX_EPOCH + half), at(0, 500_000_000));
+        // -5 s and half a second after that, in fuser's words.
+        let five_before = UNIX_EPOCH - Duration::from_secs(5) - half;
+        assert_eq!(timestamp(five_before), at(-5, 500_000_000));
+        assert_eq!(timestamp(UNIX_EPOCH - Duration::from_secs(5)), at(-5, 0));
     }
 
     #[test]
     fn absurd_times_do_no_harm() {
         for seconds in [i64::MIN, i64::MAX] {
-            let time = Timestamp {
-                seconds,
-                nanoseconds: 999_999_999,
-            };
-            let _ = timestamp(system_time(time));
+            let _ = timestamp(system_time(at(seconds, 999_999_999)));
         }
     }
 

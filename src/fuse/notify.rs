@@ -77,7 +77,9 @@ impl Queue {
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next(&self) -> Option<Invalidation> {
@@ -140,7 +142,8 @@ mod tests {
 
     fn some(count: usize) -> Vec<Invalidation> {
         let each = 0..count as u64;
-        each.map(|inode| Invalidation::Attributes(Inode(inode))).collect()
+        each.map(|inode| Invalidation::Attributes(Inode(inode)))
+            .collect()
     }
 
     #[test]

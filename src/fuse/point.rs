@@ -66,7 +66,9 @@ pub enum PointError {
         error: io::Error,
     },
     /// No FUSE in the kernel.
-    #[error("{DEVICE} is missing: load the kernel's fuse module (modprobe fuse), or give it to this container")]
+    #[error(
+        "{DEVICE} is missing: load the kernel's fuse module (modprobe fuse), or give it to this container"
+    )]
     NoDevice,
     /// FUSE is there, but not for this user.
     #[error("{DEVICE}: permission denied: give this user access to it, or mount as root")]
@@ -117,7 +119,9 @@ fn check_user(allow_other: bool) -> Result<(), PointError> {
 fn has_helper(path: Option<&OsStr>) -> bool {
     let folders = path.into_iter().flat_map(std::env::split_paths);
     let usual = [PathBuf::from("/bin"), PathBuf::from("/sbin")];
-    folders.chain(usual).any(|folder| folder.join(HELPER).is_file())
+    folders
+        .chain(usual)
+        .any(|folder| folder.join(HELPER).is_file())
 }
 
 fn lets_users_allow_other(conf: &str) -> bool {
@@ -205,7 +209,11 @@ pub(super) fn unmount(point: &Path) -> io::Result<()> {
 /// What users need the setuid helper for.
 fn helper(point: &Path, words: &[&str]) -> io::Result<()> {
     let mut command = Command::new(HELPER);
-    command.args(words).arg("--").arg(point).stdin(Stdio::null());
+    command
+        .args(words)
+        .arg("--")
+        .arg(point)
+        .stdin(Stdio::null());
     let output = command.output()?;
     if output.status.success() {
         return Ok(());
@@ -255,13 +263,22 @@ mod tests {
     fn a_missing_point_and_a_file_have_their_own_sentences() {
         let folder = tempfile::tempdir().unwrap();
         let missing = absolute(&folder.path().join("no")).and_then(|at| check_folder(&at));
-        assert!(matches!(missing, Err(PointError::Missing(_))), "{missing:?}");
+        assert!(
+            matches!(missing, Err(PointError::Missing(_))),
+            "{missing:?}"
+        );
         let beneath = absolute(&folder.path().join("no/such"));
-        assert!(matches!(beneath, Err(PointError::Missing(_))), "{beneath:?}");
+        assert!(
+            matches!(beneath, Err(PointError::Missing(_))),
+            "{beneath:?}"
+        );
         let file = folder.path().join("file");
         fs::write(&file, "x").unwrap();
         let file = absolute(&file).and_then(|at| check_folder(&at));
-        assert!(matches!(file, Err(PointError::NotADirectory(_))), "{file:?}");
+        assert!(
+            matches!(file, Err(PointError::NotADirectory(_))),
+            "{file:?}"
+        );
     }
 
     #[test]
@@ -305,7 +322,9 @@ mod tests {
 
     #[test]
     fn fuse_conf_is_read_as_the_helper_reads_it() {
-        assert!(lets_users_allow_other("mount_max = 10\n user_allow_other \n"));
+        assert!(lets_users_allow_other(
+            "mount_max = 10\n user_allow_other \n"
+        ));
         assert!(!lets_users_allow_other("#user_allow_other\n"));
         assert!(!lets_users_allow_other(""));
     }

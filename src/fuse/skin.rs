@@ -1,32 +1,26 @@
 //! Each request of the kernel: one call of the filesystem, one reply.
 
+use super::answers::{
+    BELIEVE, GENERATION, Skin, answer_empty, answer_open, answer_sized, caller, guarded,
+    is_privileged, opened_flags,
+};
 use super::convert::{
-    self, BLOCK_BYTES, Owners, allocation, attributes, handle, inode, new_node, open_flags,
-    permissions, rename_mode, set_time,
+    self, BLOCK_BYTES, allocation, attributes, handle, inode, new_node, open_flags, permissions,
+    rename_mode, set_time,
 };
 use super::errno::refuse;
-use super::waits::{Resizing, Waits};
-use crate::filesystem::{
-    Answer, BoxFuture, Caller, Filesystem, FsError, HandleId, Inode, Opened, SetAttributes, Stat,
-    XattrMode,
-};
+use crate::filesystem::{Answer, FsError, SetAttributes, XattrMode};
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-
-/// How long the kernel may believe what it was told. What changes elsewhere is invalidated at once.
-const BELIEVE: Duration = Duration::from_hours(1);
+use std::time::SystemTime;
 
 /// Bytes in one request to read or write: as much as the kernel's `max_pages_limit` lets through by default.
 const REQUEST_BYTES: u32 = 1 << 20;
@@ -34,12 +28,6 @@ const REQUEST_BYTES: u32 = 1 << 20;
 /// Reads ahead that may be on the way at one time. The kernel's 16 would let 16 waiting reads hold up all
 /// other files.
 const BACKGROUND_REQUESTS: u16 = 1024;
-
-/// Names taken from a listing at a time: about as many as one reply holds.
-const LISTED_AT_ONCE: usize = 32;
-
-/// Inode numbers are never reused.
-const GENERATION: Generation = Generation(0);
 
 /// What the mount asks the kernel for, each where the kernel has it.
 const WANTED: [InitFlags; 7] = [
@@ -53,183 +41,6 @@ const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_ASYNC_DIO,
 ];
-
-/// What fuser calls.
-pub(super) struct Skin {
-    pub(super) filesystem: Filesystem,
-    pub(super) runtime: Handle,
-    pub(super) waits: Waits,
-    pub(super) resizing: Resizing,
-    pub(super) owners: Owners,
-    /// Told when the kernel has let go.
-    pub(super) ended: watch::Sender<bool>,
-}
-
-/// Runs a handler; should it panic, its reply is dropped, which answers EIO, and everyone else goes on.
-fn guarded(operation: &'static str, work: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        tracing::error!(operation, "panicked: answered with an I/O error");
-    }
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller {
-        uid: request.uid(),
-        gid: request.gid(),
-    }
-}
-
-/// Root has `CAP_FSETID`; who else has it loses set-user-id bits where they could be kept.
-fn is_privileged(request: &Request) -> bool {
-    request.uid() == 0
-}
-
-/// The kernel's pages of a file are always those of the inode: another version is another inode.
-fn opened_flags(flags: i32) -> FopenFlags {
-    let writes = open_flags(flags, false).write;
-    if writes {
-        return FopenFlags::FOPEN_KEEP_CACHE;
-    }
-    // Who only reads has nothing to be flushed at `close`.
-    FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH
-}
-
-impl Skin {
-    fn answer_entry(&self, operation: &'static str, result: Result<Stat, FsError>, reply: ReplyEntry) {
-        match result {
-            Ok(stat) => {
-                let attributes = attributes(&stat, self.owners);
-                reply.entry(&BELIEVE, &attributes, GENERATION);
-            }
-            Err(error) => reply.error(refuse(operation, &error)),
-        }
-    }
-
-    /// Answers when `waiting` completes, or with EINTR when whoever asked shall not wait any more.
-    fn later<T: Send + 'static>(
-        &self,
-        request: &Request,
-        waiting: BoxFuture<'static, Result<T, FsError>>,
-        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) {
-        let interrupted = self.interrupted(request);
-        self.runtime.spawn(async move {
-            let result = tokio::select! {
-                biased;
-                done = waiting => done.map_err(|error| refuse("wait", &error)),
-                () = interrupted => Err(Errno::EINTR),
-            };
-            answer(result);
-        });
-    }
-
-    /// The kernel gives no thread for what it asks on its own account, or for another PID namespace's.
-    fn interrupted(&self, request: &Request) -> BoxFuture<'static, ()> {
-        match request.pid() {
-            0 => Box::pin(std::future::pending()),
-            tid => Box::pin(self.waits.interrupted(tid)),
-        }
-    }
-
-    /// For what blocks on the disk for long.
-    fn blocking(
-        &self,
-        operation: &'static str,
-        reply: ReplyEmpty,
-        work: impl FnOnce(&Filesystem) -> Result<(), FsError> + Send + 'static,
-    ) {
-        let filesystem = self.filesystem.clone();
-        let job = move || answer_empty(operation, work(&filesystem), reply);
-        self.runtime.spawn_blocking(job);
-    }
-
-    fn set(&self, request: &Request, inode: Inode, set: SetAttributes, reply: ReplyAttr) {
-        let owners = self.owners;
-        match self.filesystem.set_attributes(inode, set) {
-            Ok(Answer::Ready(stat)) => reply.attr(&BELIEVE, &attributes(&stat, owners)),
-            Ok(Answer::Later(waiting)) => {
-                let resize = self.resizing.begin(inode);
-                self.later(request, waiting, move |result| {
-                    match result {
-                        Ok(stat) => reply.attr(&BELIEVE, &attributes(&stat, owners)),
-                        Err(errno) => reply.error(errno),
-                    }
-                    drop(resize);
-                });
-            }
-            Err(error) => reply.error(refuse("setattr", &error)),
-        }
-    }
-
-    /// Fills a reply with a directory's names; `add` says whether it is full.
-    fn list(
-        &self,
-        handle: HandleId,
-        mut offset: u64,
-        mut add: impl FnMut(&crate::filesystem::DirectoryEntry) -> bool,
-    ) -> Result<(), FsError> {
-        loop {
-            let entries = self.filesystem.read_directory(handle, offset, LISTED_AT_ONCE)?;
-            for entry in &entries {
-                if add(entry) {
-                    return Ok(());
-                }
-                offset = entry.next;
-            }
-            if entries.len() < LISTED_AT_ONCE {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Adds a name with its attributes, as a lookup at this moment: the listing may be older, and the kernel
-    /// will believe what it gets. The kernel holds the directory's lock, so no rename comes between.
-    fn add_known(
-        &self,
-        parent: Inode,
-        entry: &crate::filesystem::DirectoryEntry,
-        reply: &mut ReplyDirectoryPlus,
-    ) -> bool {
-        let is_dot = matches!(entry.name.as_slice(), b"." | b"..");
-        let found = if is_dot {
-            self.filesystem.stat(entry.inode)
-        } else {
-            self.filesystem.lookup(parent, &entry.name)
-        };
-        let Ok(stat) = found else {
-            // It has gone since the listing.
-            return false;
-        };
-        let name = OsStr::from_bytes(&entry.name);
-        let attributes = attributes(&stat, self.owners);
-        let full = reply.add(attributes.ino, entry.next, name, &BELIEVE, &attributes, GENERATION);
-        if full && !is_dot {
-            self.filesystem.forget(stat.inode, 1);
-        }
-        full
-    }
-}
-
-fn answer_empty(operation: &'static str, result: Result<(), FsError>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(refuse(operation, &error)),
-    }
-}
-
-fn answer_open(opened: &Opened, flags: i32, reply: ReplyOpen) {
-    reply.opened(FileHandle(opened.handle.0), opened_flags(flags));
-}
-
-fn answer_sized(value: &[u8], size: u32, reply: ReplyXattr) {
-    if size == 0 {
-        reply.size(value.len() as u32);
-    } else if value.len() > size as usize {
-        reply.error(Errno::ERANGE);
-    } else {
-        reply.data(value);
-    }
-}
 
 impl fuser::Filesystem for Skin {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -329,8 +140,10 @@ impl fuser::Filesystem for Skin {
                 return reply.error(Errno::EPERM);
             };
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
-            let made = self.filesystem.make_node(parent, name, node, mode, caller(request));
-            self.answer_entry("mknod", made, reply);
+            let entry = self
+                .filesystem
+                .make_node(parent, name, node, mode, caller(request));
+            self.answer_entry("mknod", entry, reply);
         });
     }
 
@@ -345,8 +158,10 @@ impl fuser::Filesystem for Skin {
     ) {
         guarded("mkdir", || {
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
-            let made = self.filesystem.make_directory(parent, name, mode, caller(request));
-            self.answer_entry("mkdir", made, reply);
+            let entry = self
+                .filesystem
+                .make_directory(parent, name, mode, caller(request));
+            self.answer_entry("mkdir", entry, reply);
         });
     }
 
@@ -359,7 +174,9 @@ impl fuser::Filesystem for Skin {
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded("rmdir", || {
-            let done = self.filesystem.remove_directory(inode(parent), name.as_bytes());
+            let done = self
+                .filesystem
+                .remove_directory(inode(parent), name.as_bytes());
             answer_empty("rmdir", done, reply);
         });
     }
@@ -375,8 +192,10 @@ impl fuser::Filesystem for Skin {
         guarded("symlink", || {
             let target = target.as_os_str().as_bytes();
             let (parent, name) = (inode(parent), name.as_bytes());
-            let made = self.filesystem.symlink(parent, name, target, caller(request));
-            self.answer_entry("symlink", made, reply);
+            let entry = self
+                .filesystem
+                .symlink(parent, name, target, caller(request));
+            self.answer_entry("symlink", entry, reply);
         });
     }
 
@@ -400,16 +219,12 @@ impl fuser::Filesystem for Skin {
         });
     }
 
-    fn link(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        parent: INodeNo,
-        name: &OsStr,
-        reply: ReplyEntry,
-    ) {
+    fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         guarded("link", || {
-            match self.filesystem.link(inode(number), inode(parent), name.as_bytes()) {
+            match self
+                .filesystem
+                .link(inode(number), inode(parent), name.as_bytes())
+            {
                 // What link(2) says of filesystems without hard links.
                 Err(FsError::NotSupported) => reply.error(Errno::EPERM),
                 result => self.answer_entry("link", result, reply),
@@ -447,11 +262,20 @@ impl fuser::Filesystem for Skin {
         guarded("create", || {
             let wanted = open_flags(flags, is_privileged(request));
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
-            match self.filesystem.create(parent, name, mode, wanted, caller(request)) {
+            match self
+                .filesystem
+                .create(parent, name, mode, wanted, caller(request))
+            {
                 Ok((stat, opened)) => {
                     let attributes = attributes(&stat, self.owners);
                     let number = FileHandle(opened.handle.0);
-                    reply.created(&BELIEVE, &attributes, GENERATION, number, opened_flags(flags));
+                    reply.created(
+                        &BELIEVE,
+                        &attributes,
+                        GENERATION,
+                        number,
+                        opened_flags(flags),
+                    );
                 }
                 Err(error) => reply.error(refuse("create", &error)),
             }
@@ -594,7 +418,9 @@ impl fuser::Filesystem for Skin {
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let number = inode(number);
-        self.blocking("fsyncdir", reply, move |filesystem| filesystem.sync_directory(number));
+        self.blocking("fsyncdir", reply, move |filesystem| {
+            filesystem.sync_directory(number)
+        });
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -603,7 +429,16 @@ impl fuser::Filesystem for Skin {
             let blocks = |bytes: u64| bytes / u64::from(BLOCK_BYTES);
             let free = blocks(space.free);
             // Names are not limited by number: 0 of 0.
-            reply.statfs(blocks(space.total), free, free, 0, 0, BLOCK_BYTES, 255, BLOCK_BYTES);
+            reply.statfs(
+                blocks(space.total),
+                free,
+                free,
+                0,
+                0,
+                BLOCK_BYTES,
+                255,
+                BLOCK_BYTES,
+            );
         });
     }
 
@@ -626,7 +461,9 @@ impl fuser::Filesystem for Skin {
             } else {
                 XattrMode::Any
             };
-            let set = self.filesystem.set_xattr(inode(number), name.as_bytes(), value, mode);
+            let set = self
+                .filesystem
+                .set_xattr(inode(number), name.as_bytes(), value, mode);
             answer_empty("setxattr", set, reply);
         });
     }
@@ -644,7 +481,9 @@ impl fuser::Filesystem for Skin {
         guarded("listxattr", || {
             match self.filesystem.list_xattrs(inode(number)) {
                 Ok(names) => {
-                    let ended = names.into_iter().flat_map(|name| name.into_iter().chain([0]));
+                    let ended = names
+                        .into_iter()
+                        .flat_map(|name| name.into_iter().chain([0]));
                     answer_sized(&ended.collect::<Vec<u8>>(), size, reply);
                 }
                 Err(error) => reply.error(refuse("listxattr", &error)),
@@ -678,7 +517,9 @@ impl fuser::Filesystem for Skin {
             let Some(what) = allocation(mode) else {
                 return reply.error(Errno::EOPNOTSUPP);
             };
-            let done = self.filesystem.allocate(handle(number), what, offset, length);
+            let done = self
+                .filesystem
+                .allocate(handle(number), what, offset, length);
             answer_empty("fallocate", done, reply);
         });
     }
@@ -693,7 +534,8 @@ impl fuser::Filesystem for Skin {
         reply: ReplyLseek,
     ) {
         guarded("lseek", || {
-            let (Some(whence), Ok(offset)) = (convert::whence(whence), u64::try_from(offset)) else {
+            let (Some(whence), Ok(offset)) = (convert::whence(whence), u64::try_from(offset))
+            else {
                 return reply.error(Errno::ENXIO);
             };
             match self.filesystem.seek(handle(number), offset, whence) {

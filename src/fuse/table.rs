@@ -21,7 +21,9 @@ pub(super) struct Mounted {
 /// The uppermost mount on exactly this folder.
 pub(super) fn mounted_on(point: &Path) -> io::Result<Option<Mounted>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(parse(&table).into_iter().rfind(|mounted| mounted.point == point))
+    Ok(parse(&table)
+        .into_iter()
+        .rfind(|mounted| mounted.point == point))
 }
 
 fn parse(table: &[u8]) -> Vec<Mounted> {

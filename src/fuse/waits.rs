@@ -24,8 +24,7 @@ const LOOK_EVERY_MAX: Duration = Duration::from_millis(900);
 const ASK_TO_END: u64 = bit(1) | bit(2) | bit(3) | bit(15);
 
 /// Signals that end nothing by default: CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH.
-const HARMLESS: u64 =
-    bit(17) | bit(18) | bit(19) | bit(20) | bit(21) | bit(22) | bit(23) | bit(28);
+const HARMLESS: u64 = bit(17) | bit(18) | bit(19) | bit(20) | bit(21) | bit(22) | bit(23) | bit(28);
 
 const fn bit(signal: u32) -> u64 {
     1 << (signal - 1)
@@ -109,7 +108,8 @@ impl Shared {
             watched = idle.unwrap_or_else(PoisonError::into_inner).0;
         }
         let each = watched.iter();
-        each.map(|(tid, entry)| (*tid, Arc::clone(&entry.ends))).collect()
+        each.map(|(tid, entry)| (*tid, Arc::clone(&entry.ends)))
+            .collect()
     }
 }
 
@@ -189,7 +189,9 @@ fn requester(tid: u32) -> Requester {
 
 /// Whether there is such a thread, also one that /proc hides.
 fn exists(tid: u32) -> bool {
-    let pid = i32::try_from(tid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = i32::try_from(tid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
     pid.is_none_or(|pid| {
         let tested = rustix::process::test_kill_process(pid);
         tested != Err(rustix::io::Errno::SRCH)
@@ -241,36 +243,66 @@ mod tests {
 
     #[test]
     fn nothing_pending_waits_on() {
-        assert_eq!(parse(&status([NONE, NONE], NONE, NONE, INT)), Requester::Waits);
+        assert_eq!(
+            parse(&status([NONE, NONE], NONE, NONE, INT)),
+            Requester::Waits
+        );
     }
 
     #[test]
     fn ctrl_c_ends_it_also_where_it_is_handled() {
-        assert_eq!(parse(&status([NONE, INT], NONE, NONE, NONE)), Requester::Ends);
-        assert_eq!(parse(&status([NONE, INT], NONE, NONE, INT)), Requester::Ends);
-        assert_eq!(parse(&status([INT, NONE], NONE, NONE, INT)), Requester::Ends);
+        assert_eq!(
+            parse(&status([NONE, INT], NONE, NONE, NONE)),
+            Requester::Ends
+        );
+        assert_eq!(
+            parse(&status([NONE, INT], NONE, NONE, INT)),
+            Requester::Ends
+        );
+        assert_eq!(
+            parse(&status([INT, NONE], NONE, NONE, INT)),
+            Requester::Ends
+        );
     }
 
     #[test]
     fn blocked_and_ignored_signals_do_not() {
-        assert_eq!(parse(&status([NONE, INT], INT, NONE, NONE)), Requester::Waits);
-        assert_eq!(parse(&status([NONE, INT], NONE, INT, NONE)), Requester::Waits);
+        assert_eq!(
+            parse(&status([NONE, INT], INT, NONE, NONE)),
+            Requester::Waits
+        );
+        assert_eq!(
+            parse(&status([NONE, INT], NONE, INT, NONE)),
+            Requester::Waits
+        );
     }
 
     #[test]
     fn kill_does() {
-        assert_eq!(parse(&status([KILL, NONE], NONE, NONE, NONE)), Requester::Ends);
+        assert_eq!(
+            parse(&status([KILL, NONE], NONE, NONE, NONE)),
+            Requester::Ends
+        );
     }
 
     #[test]
     fn a_handled_timer_does_not_but_a_fatal_one_does() {
-        assert_eq!(parse(&status([NONE, ALRM], NONE, NONE, ALRM)), Requester::Waits);
-        assert_eq!(parse(&status([NONE, USR1], NONE, NONE, NONE)), Requester::Ends);
+        assert_eq!(
+            parse(&status([NONE, ALRM], NONE, NONE, ALRM)),
+            Requester::Waits
+        );
+        assert_eq!(
+            parse(&status([NONE, USR1], NONE, NONE, NONE)),
+            Requester::Ends
+        );
     }
 
     #[test]
     fn ctrl_z_lets_the_read_finish_first() {
-        assert_eq!(parse(&status([NONE, TSTP], NONE, NONE, NONE)), Requester::Waits);
+        assert_eq!(
+            parse(&status([NONE, TSTP], NONE, NONE, NONE)),
+            Requester::Waits
+        );
     }
 
     #[test]
@@ -281,7 +313,11 @@ mod tests {
 
     #[test]
     fn garbage_waits_on() {
-        for text in ["", "SigPnd:\tzz\nShdPnd:\t-1\n", "SigPnd:\t0000000000000002\n"] {
+        for text in [
+            "",
+            "SigPnd:\tzz\nShdPnd:\t-1\n",
+            "SigPnd:\t0000000000000002\n",
+        ] {
             assert_eq!(parse(text), Requester::Waits, "{text:?}");
         }
     }
