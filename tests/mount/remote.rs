@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 fn old_and_new() -> (Lab, delugefs_core::entry::Placed) {
     let lab = Lab::new();
-    let placed = lab.remote_file("file", lab.contents.put(&[b'o'; 100_000]));
+    let placed = lab.remote_file("file", lab.contents.put(&vec![b'o'; 100_000]));
     let there = placed.clone();
     lab.remote(|tree| place(tree, there.entry.id, Some(there.clone())));
     eventually("the file is there", || lab.path("file").exists());
@@ -44,20 +44,20 @@ fn a_new_version_is_read_by_name_and_the_old_one_by_its_handle() {
     }
     let (lab, mut placed) = old_and_new();
     let old = File::open(lab.path("file")).unwrap();
-    assert_eq!(fs::read(lab.path("file")).unwrap(), [b'o'; 100_000]);
+    assert_eq!(fs::read(lab.path("file")).unwrap(), vec![b'o'; 100_000]);
     let Kind::File(file) = &mut placed.entry.kind else {
         unreachable!()
     };
-    file.content = Content::Swarm(lab.contents.put(&[b'n'; 50_000]));
+    file.content = Content::Swarm(lab.contents.put(&vec![b'n'; 50_000]));
     placed.entry.written.edits += 1;
     lab.remote(|tree| place(tree, placed.entry.id, Some(placed)));
     eventually("the new version shows", || {
         fs::metadata(lab.path("file")).unwrap().len() == 50_000
     });
-    assert_eq!(fs::read(lab.path("file")).unwrap(), [b'n'; 50_000]);
+    assert_eq!(fs::read(lab.path("file")).unwrap(), vec![b'n'; 50_000]);
     let mut bytes = vec![0; 100_001];
     assert_eq!(old.read_at(&mut bytes, 0).unwrap(), 100_000);
-    assert_eq!(&bytes[..100_000], [b'o'; 100_000]);
+    assert_eq!(&bytes[..100_000], vec![b'o'; 100_000]);
 }
 
 #[test]

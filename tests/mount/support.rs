@@ -206,7 +206,7 @@ impl Source for Clock {
     fn now(&self) -> Timestamp {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Timestamp {
-            seconds: now.as_secs() as i64,
+            seconds: now.as_secs().cast_signed(),
             nanoseconds: now.subsec_nanos(),
         }
     }
