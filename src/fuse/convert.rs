@@ -197,23 +197,20 @@ pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     }
 }
 
+/// fuser takes the kernel's seconds and nanoseconds before 1970 both from 1970, where only the seconds count
+/// backwards: this undoes it.
 fn timestamp(time: SystemTime) -> Timestamp {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Timestamp {
-            seconds: after.as_secs().cast_signed(),
-            nanoseconds: after.subsec_nanos(),
-        },
+    let (seconds, part) = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => (after.as_secs().cast_signed(), after.subsec_nanos()),
         Err(error) => {
             let before = error.duration();
-            let whole = -before.as_secs().cast_signed();
-            match before.subsec_nanos() {
-                0 => Timestamp::from_seconds(whole),
-                part => Timestamp {
-                    seconds: whole - 1,
-                    nanoseconds: 1_000_000_000 - part,
-                },
-            }
+            let seconds = before.as_secs().cast_signed();
+            (seconds.wrapping_neg(), before.subsec_nanos())
         }
+    };
+    Timestamp {
+        seconds,
+        nanoseconds: part,
     }
 }
 
@@ -247,25 +244,40 @@ fn device_to_kernel(device: u64) -> u32 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn times_come_back_as_they_went() {
-        for (seconds, nanoseconds) in [(0, 0), (5, 1), (-1, 0), (-1, 999_999_999), (-7, 5)] {
-            let time = Timestamp {
-                seconds,
-                nanoseconds,
-            };
-            assert_eq!(timestamp(system_time(time)), time);
+    fn at(seconds: i64, nanoseconds: u32) -> Timestamp {
+        Timestamp {
+            seconds,
+            nanoseconds,
         }
+    }
+
+    #[test]
+    fn times_are_shown_as_they_are() {
+        let half = Duration::from_millis(500);
+        assert_eq!(
+            system_time(at(5, 500_000_000)),
+            UNIX_EPOCH + Duration::from_secs(5) + half
+        );
+        assert_eq!(
+            system_time(at(-5, 500_000_000)),
+            UNIX_EPOCH - Duration::from_secs(4) - half
+        );
+    }
+
+    #[test]
+    fn times_are_taken_as_the_kernel_meant_them() {
+        let half = Duration::from_millis(500);
+        assert_eq!(timestamp(UNIX_EPOCH + half), at(0, 500_000_000));
+        // -5 s and half a second after that, in fuser's words.
+        let five_before = UNIX_EPOCH - Duration::from_secs(5) - half;
+        assert_eq!(timestamp(five_before), at(-5, 500_000_000));
+        assert_eq!(timestamp(UNIX_EPOCH - Duration::from_secs(5)), at(-5, 0));
     }
 
     #[test]
     fn absurd_times_do_no_harm() {
         for seconds in [i64::MIN, i64::MAX] {
-            let time = Timestamp {
-                seconds,
-                nanoseconds: 999_999_999,
-            };
-            let _ = timestamp(system_time(time));
+            let _ = timestamp(system_time(at(seconds, 999_999_999)));
         }
     }
 

@@ -51,6 +51,7 @@ pub(super) fn refuse(operation: &'static str, error: &FsError) -> Errno {
     match error {
         FsError::Damaged(_) => tracing::error!(operation, %error, "answered with an I/O error"),
         FsError::Io { .. } => tracing::warn!(operation, %error, "the disk refused"),
+        // The caller's affair, or told by whoever has waited in vain.
         _ => {}
     }
     errno(error)

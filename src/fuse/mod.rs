@@ -7,6 +7,7 @@
 //!
 //! Nothing here survives the process: a mount left behind by a killed one is taken away at the next start.
 
+mod answers;
 mod convert;
 mod errno;
 mod mount;

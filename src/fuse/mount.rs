@@ -1,15 +1,16 @@
 //! One mount: from the checks to the unmounting.
 
+use super::answers::Skin;
 use super::convert::Owners;
 use super::notify::Invalidator;
 use super::point::{self, PointError, SUBTYPE};
-use super::skin::Skin;
 use super::table::mounted_on;
 use super::waits::{Resizing, Waits};
 use crate::filesystem::Filesystem;
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -79,7 +80,10 @@ pub struct Mount {
     point: PathBuf,
     /// The device number, as the table of mounts has it.
     device: Option<String>,
-    session: Option<BackgroundSession>,
+    /// Never dropped: fuser takes a connection that has ended for a live one, and would unmount whatever is on
+    /// the mount point by then. What is left is one descriptor.
+    session: ManuallyDrop<BackgroundSession>,
+    is_over: bool,
     invalidator: Invalidator,
     ended: watch::Receiver<bool>,
 }
@@ -93,9 +97,9 @@ impl Mount {
         options: MountOptions,
         runtime: Handle,
     ) -> Result<Self, MountError> {
-        let MountOptions { root, .. } = &options;
-        let point = point::prepare(&options.point, root, options.allow_other)?;
-        let config = config(&options)?;
+        let owners = options.owners;
+        let point = point::prepare(&options.point, &options.root, options.allow_other)?;
+        let config = config(options)?;
         let failed = |error| MountError::Mount {
             point: point.clone(),
             error,
@@ -108,7 +112,7 @@ impl Mount {
             runtime,
             waits,
             resizing: resizing.clone(),
-            owners: options.owners,
+            owners,
             ended: tell_end,
         };
         let session = Session::new(skin, &point, &config).map_err(failed)?;
@@ -124,7 +128,8 @@ impl Mount {
         Ok(Self {
             point,
             device,
-            session: Some(session),
+            session: ManuallyDrop::new(session),
+            is_over: false,
             invalidator,
             ended,
         })
@@ -152,10 +157,8 @@ impl Mount {
     /// Unmounts: waits some seconds for open files to be closed, then takes them away from whoever has them.
     /// Blocks. What was acknowledged stays so.
     pub fn unmount(mut self) -> Result<(), MountError> {
-        let failed = |error| MountError::Unmount {
-            point: self.point.clone(),
-            error,
-        };
+        let point = self.point.clone();
+        let failed = |error| MountError::Unmount { point, error };
         let until = Instant::now() + BUSY_WAIT;
         let mut result = Ok(());
         while self.is_mounted() {
@@ -204,14 +207,12 @@ impl Mount {
     /// Waits for the session's threads, which end when the kernel has let go.
     fn end(&mut self) {
         self.invalidator.end();
-        let Some(session) = self.session.take() else {
-            return;
-        };
+        self.is_over = true;
         let until = Instant::now() + END_WAIT;
-        while !session.guard.is_finished() && Instant::now() < until {
+        while !self.session.guard.is_finished() && Instant::now() < until {
             std::thread::sleep(BUSY_RETRY);
         }
-        if !session.guard.is_finished() {
+        if !self.session.guard.is_finished() {
             self.abort();
         }
     }
@@ -219,7 +220,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.session.is_none() {
+        if self.is_over {
             return;
         }
         if self.is_mounted()
@@ -236,12 +237,12 @@ fn is_busy(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
 }
 
-fn config(options: &MountOptions) -> Result<Config, MountError> {
-    let root = options.root.to_str();
-    let root = root.ok_or_else(|| MountError::RootNotText(options.root.clone()))?;
+fn config(options: MountOptions) -> Result<Config, MountError> {
+    let root = options.root.into_os_string().into_string();
+    let root = root.map_err(|root| MountError::RootNotText(root.into()))?;
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName(source(root, rustix::process::geteuid().is_root())),
+        MountOption::FSName(source(&root, rustix::process::geteuid().is_root())),
         // fuser keeps its own `Subtype` from the kernel when it mounts without the helper.
         MountOption::CUSTOM(format!("subtype={SUBTYPE}")),
         MountOption::DefaultPermissions,

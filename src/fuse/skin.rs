@@ -1,32 +1,26 @@
 //! Each request of the kernel: one call of the filesystem, one reply.
 
+use super::answers::{
+    BELIEVE, GENERATION, Skin, answer_empty, answer_open, answer_sized, caller, guarded,
+    is_privileged, opened_flags,
+};
 use super::convert::{
-    self, BLOCK_BYTES, Owners, allocation, attributes, handle, inode, new_node, open_flags,
-    permissions, rename_mode, set_time,
+    self, BLOCK_BYTES, allocation, attributes, handle, inode, new_node, open_flags, permissions,
+    rename_mode, set_time,
 };
 use super::errno::refuse;
-use super::waits::{Resizing, Waits};
-use crate::filesystem::{
-    Answer, BoxFuture, Caller, Filesystem, FsError, HandleId, Inode, Opened, SetAttributes, Stat,
-    XattrMode,
-};
+use crate::filesystem::{Answer, FsError, SetAttributes, XattrMode};
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-
-/// How long the kernel may believe what it was told. What changes elsewhere is invalidated at once.
-const BELIEVE: Duration = Duration::from_hours(1);
+use std::time::SystemTime;
 
 /// Bytes in one request to read or write: as much as the kernel's `max_pages_limit` lets through by default.
 const REQUEST_BYTES: u32 = 1 << 20;
@@ -34,12 +28,6 @@ const REQUEST_BYTES: u32 = 1 << 20;
 /// Reads ahead that may be on the way at one time. The kernel's 16 would let 16 waiting reads hold up all
 /// other files.
 const BACKGROUND_REQUESTS: u16 = 1024;
-
-/// Names taken from a listing at a time: about as many as one reply holds.
-const LISTED_AT_ONCE: usize = 32;
-
-/// Inode numbers are never reused.
-const GENERATION: Generation = Generation(0);
 
 /// What the mount asks the kernel for, each where the kernel has it.
 const WANTED: [InitFlags; 7] = [
@@ -54,6 +42,7 @@ const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_ASYNC_DIO,
 ];
 
+<<<<<<< HEAD
 /// What fuser calls.
 pub(super) struct Skin {
     pub(super) filesystem: Filesystem,
@@ -245,6 +234,8 @@ fn answer_sized(value: &[u8], size: u32, reply: ReplyXattr) {
     }
 }
 
+=======
+>>>>>>> fuse
 impl fuser::Filesystem for Skin {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for wanted in WANTED {
@@ -343,10 +334,17 @@ impl fuser::Filesystem for Skin {
                 return reply.error(Errno::EPERM);
             };
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
+<<<<<<< HEAD
             let made = self
                 .filesystem
                 .make_node(parent, name, node, mode, caller(request));
             self.answer_entry("mknod", made, reply);
+=======
+            let entry = self
+                .filesystem
+                .make_node(parent, name, node, mode, caller(request));
+            self.answer_entry("mknod", entry, reply);
+>>>>>>> fuse
         });
     }
 
@@ -361,10 +359,17 @@ impl fuser::Filesystem for Skin {
     ) {
         guarded("mkdir", || {
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
+<<<<<<< HEAD
             let made = self
                 .filesystem
                 .make_directory(parent, name, mode, caller(request));
             self.answer_entry("mkdir", made, reply);
+=======
+            let entry = self
+                .filesystem
+                .make_directory(parent, name, mode, caller(request));
+            self.answer_entry("mkdir", entry, reply);
+>>>>>>> fuse
         });
     }
 
@@ -395,10 +400,17 @@ impl fuser::Filesystem for Skin {
         guarded("symlink", || {
             let target = target.as_os_str().as_bytes();
             let (parent, name) = (inode(parent), name.as_bytes());
+<<<<<<< HEAD
             let made = self
                 .filesystem
                 .symlink(parent, name, target, caller(request));
             self.answer_entry("symlink", made, reply);
+=======
+            let entry = self
+                .filesystem
+                .symlink(parent, name, target, caller(request));
+            self.answer_entry("symlink", entry, reply);
+>>>>>>> fuse
         });
     }
 

@@ -1,0 +1,8 @@
+//! The real kernel: what the mount does is what a folder does.
+#![allow(clippy::unwrap_used, clippy::format_push_string)]
+
+mod differential;
+mod lifecycle;
+mod remote;
+mod support;
+mod waiting;
