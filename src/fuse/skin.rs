@@ -42,200 +42,6 @@ const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_ASYNC_DIO,
 ];
 
-<<<<<<< HEAD
-/// What fuser calls.
-pub(super) struct Skin {
-    pub(super) filesystem: Filesystem,
-    pub(super) runtime: Handle,
-    pub(super) waits: Waits,
-    pub(super) resizing: Resizing,
-    pub(super) owners: Owners,
-    /// Told when the kernel has let go.
-    pub(super) ended: watch::Sender<bool>,
-}
-
-/// Runs a handler; should it panic, its reply is dropped, which answers EIO, and everyone else goes on.
-fn guarded(operation: &'static str, work: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        tracing::error!(operation, "panicked: answered with an I/O error");
-    }
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller {
-        uid: request.uid(),
-        gid: request.gid(),
-    }
-}
-
-/// Root has `CAP_FSETID`; who else has it loses set-user-id bits where they could be kept.
-fn is_privileged(request: &Request) -> bool {
-    request.uid() == 0
-}
-
-/// The kernel's pages of a file are always those of the inode: another version is another inode.
-fn opened_flags(flags: i32) -> FopenFlags {
-    let writes = open_flags(flags, false).write;
-    if writes {
-        return FopenFlags::FOPEN_KEEP_CACHE;
-    }
-    // Who only reads has nothing to be flushed at `close`.
-    FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH
-}
-
-impl Skin {
-    fn answer_entry(
-        &self,
-        operation: &'static str,
-        result: Result<Stat, FsError>,
-        reply: ReplyEntry,
-    ) {
-        match result {
-            Ok(stat) => {
-                let attributes = attributes(&stat, self.owners);
-                reply.entry(&BELIEVE, &attributes, GENERATION);
-            }
-            Err(error) => reply.error(refuse(operation, &error)),
-        }
-    }
-
-    /// Answers when `waiting` completes, or with EINTR when whoever asked shall not wait any more.
-    fn later<T: Send + 'static>(
-        &self,
-        request: &Request,
-        waiting: BoxFuture<'static, Result<T, FsError>>,
-        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) {
-        let interrupted = self.interrupted(request);
-        self.runtime.spawn(async move {
-            let result = tokio::select! {
-                biased;
-                done = waiting => done.map_err(|error| refuse("wait", &error)),
-                () = interrupted => Err(Errno::EINTR),
-            };
-            answer(result);
-        });
-    }
-
-    /// The kernel gives no thread for what it asks on its own account, or for another PID namespace's.
-    fn interrupted(&self, request: &Request) -> BoxFuture<'static, ()> {
-        match request.pid() {
-            0 => Box::pin(std::future::pending()),
-            tid => Box::pin(self.waits.interrupted(tid)),
-        }
-    }
-
-    /// For what blocks on the disk for long.
-    fn blocking(
-        &self,
-        operation: &'static str,
-        reply: ReplyEmpty,
-        work: impl FnOnce(&Filesystem) -> Result<(), FsError> + Send + 'static,
-    ) {
-        let filesystem = self.filesystem.clone();
-        let job = move || answer_empty(operation, work(&filesystem), reply);
-        self.runtime.spawn_blocking(job);
-    }
-
-    fn set(&self, request: &Request, inode: Inode, set: SetAttributes, reply: ReplyAttr) {
-        let owners = self.owners;
-        match self.filesystem.set_attributes(inode, set) {
-            Ok(Answer::Ready(stat)) => reply.attr(&BELIEVE, &attributes(&stat, owners)),
-            Ok(Answer::Later(waiting)) => {
-                let resize = self.resizing.begin(inode);
-                self.later(request, waiting, move |result| {
-                    match result {
-                        Ok(stat) => reply.attr(&BELIEVE, &attributes(&stat, owners)),
-                        Err(errno) => reply.error(errno),
-                    }
-                    drop(resize);
-                });
-            }
-            Err(error) => reply.error(refuse("setattr", &error)),
-        }
-    }
-
-    /// Fills a reply with a directory's names; `add` says whether it is full.
-    fn list(
-        &self,
-        handle: HandleId,
-        mut offset: u64,
-        mut add: impl FnMut(&crate::filesystem::DirectoryEntry) -> bool,
-    ) -> Result<(), FsError> {
-        loop {
-            let entries = self
-                .filesystem
-                .read_directory(handle, offset, LISTED_AT_ONCE)?;
-            for entry in &entries {
-                if add(entry) {
-                    return Ok(());
-                }
-                offset = entry.next;
-            }
-            if entries.len() < LISTED_AT_ONCE {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Adds a name with its attributes, as a lookup at this moment: the listing may be older, and the kernel
-    /// will believe what it gets. The kernel holds the directory's lock, so no rename comes between.
-    fn add_known(
-        &self,
-        parent: Inode,
-        entry: &crate::filesystem::DirectoryEntry,
-        reply: &mut ReplyDirectoryPlus,
-    ) -> bool {
-        let is_dot = matches!(entry.name.as_slice(), b"." | b"..");
-        let found = if is_dot {
-            self.filesystem.stat(entry.inode)
-        } else {
-            self.filesystem.lookup(parent, &entry.name)
-        };
-        let Ok(stat) = found else {
-            // It has gone since the listing.
-            return false;
-        };
-        let name = OsStr::from_bytes(&entry.name);
-        let attributes = attributes(&stat, self.owners);
-        let full = reply.add(
-            attributes.ino,
-            entry.next,
-            name,
-            &BELIEVE,
-            &attributes,
-            GENERATION,
-        );
-        if full && !is_dot {
-            self.filesystem.forget(stat.inode, 1);
-        }
-        full
-    }
-}
-
-fn answer_empty(operation: &'static str, result: Result<(), FsError>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(refuse(operation, &error)),
-    }
-}
-
-fn answer_open(opened: &Opened, flags: i32, reply: ReplyOpen) {
-    reply.opened(FileHandle(opened.handle.0), opened_flags(flags));
-}
-
-fn answer_sized(value: &[u8], size: u32, reply: ReplyXattr) {
-    if size == 0 {
-        reply.size(value.len() as u32);
-    } else if value.len() > size as usize {
-        reply.error(Errno::ERANGE);
-    } else {
-        reply.data(value);
-    }
-}
-
-=======
->>>>>>> fuse
 impl fuser::Filesystem for Skin {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for wanted in WANTED {
@@ -334,17 +140,10 @@ impl fuser::Filesystem for Skin {
                 return reply.error(Errno::EPERM);
             };
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
-<<<<<<< HEAD
-            let made = self
-                .filesystem
-                .make_node(parent, name, node, mode, caller(request));
-            self.answer_entry("mknod", made, reply);
-=======
             let entry = self
                 .filesystem
                 .make_node(parent, name, node, mode, caller(request));
             self.answer_entry("mknod", entry, reply);
->>>>>>> fuse
         });
     }
 
@@ -359,17 +158,10 @@ impl fuser::Filesystem for Skin {
     ) {
         guarded("mkdir", || {
             let (parent, name, mode) = (inode(parent), name.as_bytes(), permissions(mode));
-<<<<<<< HEAD
-            let made = self
-                .filesystem
-                .make_directory(parent, name, mode, caller(request));
-            self.answer_entry("mkdir", made, reply);
-=======
             let entry = self
                 .filesystem
                 .make_directory(parent, name, mode, caller(request));
             self.answer_entry("mkdir", entry, reply);
->>>>>>> fuse
         });
     }
 
@@ -400,17 +192,10 @@ impl fuser::Filesystem for Skin {
         guarded("symlink", || {
             let target = target.as_os_str().as_bytes();
             let (parent, name) = (inode(parent), name.as_bytes());
-<<<<<<< HEAD
-            let made = self
-                .filesystem
-                .symlink(parent, name, target, caller(request));
-            self.answer_entry("symlink", made, reply);
-=======
             let entry = self
                 .filesystem
                 .symlink(parent, name, target, caller(request));
             self.answer_entry("symlink", entry, reply);
->>>>>>> fuse
         });
     }
 
