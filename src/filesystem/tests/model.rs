@@ -533,3 +533,15 @@ fn a_directory_and_what_moves_into_it_are_replayed_in_any_order() {
         Step::Mkdir(0),
     ]);
 }
+
+#[test]
+fn what_is_being_written_moves_along_into_a_new_directory() {
+    run(&[
+        Step::Write {
+            path: 10,
+            large: false,
+        },
+        Step::Truncate(10, 17),
+        Step::Remote(Remote::Mkdir(2)),
+    ]);
+}
