@@ -6,6 +6,7 @@
 
 use super::inode::{Node, Place};
 use super::journal::Record;
+use super::namespace::DEPTH_MAX;
 use super::state::State;
 use super::{BaseView, Filesystem, FsError, Group, Inode, Invalidation, ViewDiff};
 use delugefs_core::change::{Change, Changes};
@@ -263,7 +264,7 @@ impl<'a> Rebase<'a> {
         let floating = std::mem::take(&mut self.floating);
         for (id, inode) in &floating {
             if let Some(Some(target)) = targets.get(id) {
-                self.land(*inode, target, &floating);
+                self.land(*inode, &targets, target, &floating);
             }
         }
     }
@@ -292,46 +293,77 @@ impl<'a> Rebase<'a> {
         loaded.or_else(|| floating.get(&target.parent).copied())
     }
 
-    fn land(&mut self, inode: Inode, target: &Placed, floating: &BTreeMap<EntryId, Inode>) {
-        let parent = self.parent_of(target, floating);
-        let loaded = parent.filter(|parent| self.state.names.loaded(*parent).is_some());
-        let Some(parent) = loaded else {
-            return self.leave_the_loaded(inode);
+    fn land(
+        &mut self,
+        inode: Inode,
+        targets: &BTreeMap<EntryId, Option<Placed>>,
+        target: &Placed,
+        floating: &BTreeMap<EntryId, Inode>,
+    ) {
+        let parent = self.reach(target.parent, targets, floating, 0);
+        let Some(parent) = parent.filter(|parent| self.state.names.load(*parent).is_ok()) else {
+            return self.leave_the_loaded(inode, &target.name);
         };
-        self.evict(parent, &target.name);
+        self.evict(parent, target);
         let place = (parent, target.name.clone());
         self.state.names.attach(inode, place);
         self.tell(parent, &target.name, None);
     }
 
-    /// It has gone where nobody has looked yet: it will be found there, under a new inode number.
-    fn leave_the_loaded(&mut self, inode: Inode) {
-        let is_staged = |node: &Node| node.staged().is_some();
-        if self.state.names.node(inode).is_ok_and(is_staged) {
-            let id = self.state.new_id();
-            if let Ok(node) = self.state.names.node_mut(inode) {
-                self.record.unstaged.push(node.entry.id);
-                node.entry.id = id;
-                if let Some(staged) = node.staged_mut() {
-                    staged.unborn = true;
-                    staged.written = true;
-                }
-                let name = Name::parse(b"recovered").ok();
-                self.homeless
-                    .extend(name.map(|name| (inode, (Inode::ROOT, name))));
-            }
+    /// A directory of the new tree. Those above it are loaded as far as they have changed.
+    fn reach(
+        &mut self,
+        id: EntryId,
+        targets: &BTreeMap<EntryId, Option<Placed>>,
+        floating: &BTreeMap<EntryId, Inode>,
+        depth: usize,
+    ) -> Option<Inode> {
+        // First what has moved: below a directory just loaded there may be a second image of it.
+        let moved = floating.get(&id).copied();
+        if let Some(known) = moved.or_else(|| self.state.names.inode_of(id)) {
+            return Some(known);
         }
-        self.state.let_go(inode);
+        let target = targets.get(&id)?.as_ref()?;
+        if depth > DEPTH_MAX {
+            return None;
+        }
+        let parent = self.reach(target.parent, targets, floating, depth + 1)?;
+        self.state.names.load(parent).ok()?;
+        self.state.names.inode_of(id)
+    }
+
+    /// It has gone where nobody has looked yet: it will be found there, under a new inode number. What is
+    /// being written here cannot go along.
+    fn leave_the_loaded(&mut self, inode: Inode, name: &Name) {
+        let id = self.state.new_id();
+        let node = self.state.names.node_mut(inode);
+        let Some(node) = node.ok().filter(|node| node.staged().is_some()) else {
+            return self.state.let_go(inode);
+        };
+        self.record.unstaged.push(node.entry.id);
+        node.entry.id = id;
+        if let Some(staged) = node.staged_mut() {
+            staged.unborn = true;
+            staged.written = true;
+        }
+        self.homeless.push((inode, (Inode::ROOT, name.clone())));
     }
 
     /// Makes room for an entry of the tree.
-    fn evict(&mut self, parent: Inode, name: &Name) {
+    fn evict(&mut self, parent: Inode, target: &Placed) {
         let names = self.state.names.loaded(parent);
-        let Some(occupant) = names.and_then(|names| names.get(name).copied()) else {
+        let Some(occupant) = names.and_then(|names| names.get(&target.name).copied()) else {
             return;
         };
         self.detach(occupant, false);
-        self.homeless.push((occupant, (parent, name.clone())));
+        let node = self.state.names.node(occupant);
+        if node.is_ok_and(|node| node.entry.id == target.entry.id) {
+            // Just loaded from the new tree: it is the same entry.
+            self.state.let_go(occupant);
+            return;
+        }
+        self.homeless
+            .push((occupant, (parent, target.name.clone())));
     }
 
     /// Gives names to what has lost its own.

@@ -1,7 +1,7 @@
 //! Starting: the committed tree, then the journal beyond it, then the staging files.
 
 use super::handles::Handles;
-use super::inode::{Node, Place};
+use super::inode::Node;
 use super::journal::{Edit, Journal, Record, StagedItem};
 use super::namespace::{DEPTH_MAX, Namespace};
 use super::pending::Pending;
@@ -29,6 +29,13 @@ struct Found {
     /// When this was written.
     boot: Option<[u8; 16]>,
     synced: bool,
+}
+
+/// A change that is being made again.
+struct Redone<'a> {
+    edit: &'a Edit,
+    inode: Option<Inode>,
+    before: Option<Placed>,
 }
 
 /// Everything as it was acknowledged.
@@ -123,9 +130,11 @@ impl State {
         committed: u64,
         places: &mut Places,
     ) -> Result<(), FsError> {
-        places.extend(record.places);
+        places.extend(record.places.clone());
         if record.sequence > committed {
-            self.redo(&record.edits, places)?;
+            let found = self.find_all(&record.edits, places)?;
+            places.extend(record.places);
+            self.redo(found, places)?;
             for (hash, info) in record.infos {
                 self.pending.push_info(hash, info);
             }
@@ -148,62 +157,88 @@ impl State {
     }
 
     /// Makes the changes of one record again. Those that are in the tree already change nothing.
-    fn redo(&mut self, edits: &[Edit], places: &Places) -> Result<(), FsError> {
-        let mut moves = Vec::new();
-        for edit in edits {
-            let known = match &edit.before {
-                Some(place) => self.resolve_at(edit.id, place, places)?,
-                None => None,
-            };
-            let known = match known {
-                None => self.resolve_id(edit.id, places, 0)?,
-                known => known,
-            };
-            moves.push((
-                edit,
-                known,
-                known.and_then(|inode| self.names.placed(inode)),
-            ));
-        }
-        for (edit, known, before) in &mut moves {
-            match (&edit.after, *known) {
-                (Some(after), None) => {
-                    let node = Node::new(None, after.entry.clone(), None);
-                    *known = Some(self.names.insert(node));
-                }
-                (Some(after), Some(inode)) => {
-                    self.names.node_mut(inode)?.entry = after.entry.clone();
-                }
-                (None, _) => {}
-            }
-            let stays = match (&edit.after, &before) {
-                (Some(a), Some(b)) => a.parent == b.parent && a.name == b.name,
-                _ => false,
-            };
-            if let Some(inode) = *known
-                && !stays
-            {
-                self.names.detach(inode);
+    fn redo(&mut self, mut redone: Vec<Redone<'_>>, places: &Places) -> Result<(), FsError> {
+        let mut floating = HashMap::new();
+        for one in &mut redone {
+            self.leave(one)?;
+            if let Some(inode) = one.inode {
+                floating.insert(one.edit.id, inode);
             }
         }
-        for (edit, inode, before) in moves {
-            let Some(inode) = inode else { continue };
-            if let Some(after) = &edit.after
+        for one in redone {
+            let Some(inode) = one.inode else { continue };
+            if let Some(after) = &one.edit.after
                 && self.names.node(inode)?.place.is_none()
                 && inode != Inode::ROOT
             {
-                self.put(inode, after, places)?;
+                let parent = match floating.get(&after.parent) {
+                    Some(parent) => Some(*parent),
+                    None => self.resolve_id(after.parent, places, 0)?,
+                };
+                self.put(inode, after, parent)?;
             }
             let after = self.names.placed(inode);
-            self.pending.push(edit.id, Change { before, after });
+            let before = one.before;
+            self.pending.push(one.edit.id, Change { before, after });
             self.names.drop_unused(inode);
         }
         Ok(())
     }
 
+    /// Finds what a record changes, as it was before. Leaves `places` as they were before.
+    fn find_all<'a>(
+        &mut self,
+        edits: &'a [Edit],
+        places: &mut Places,
+    ) -> Result<Vec<Redone<'a>>, FsError> {
+        // A record tells the places of directories as they are after it.
+        for edit in edits {
+            match &edit.before {
+                Some(place) => places.insert(edit.id, place.clone()),
+                None => places.remove(&edit.id),
+            };
+        }
+        let mut redone = Vec::new();
+        for edit in edits {
+            let mut inode = self.resolve_id(edit.id, places, 0)?;
+            if let (None, Some(after)) = (inode, &edit.after) {
+                let place = (after.parent, after.name.clone());
+                inode = self.resolve_below(edit.id, &place, places, 0)?;
+            }
+            let before = inode.and_then(|inode| self.names.placed(inode));
+            redone.push(Redone {
+                edit,
+                inode,
+                before,
+            });
+        }
+        Ok(redone)
+    }
+
+    /// Gives it its new state, and takes it from its place if it has another one then.
+    fn leave(&mut self, one: &mut Redone<'_>) -> Result<(), FsError> {
+        if let Some(after) = &one.edit.after {
+            if let Some(inode) = one.inode {
+                self.names.node_mut(inode)?.entry = after.entry.clone();
+            } else {
+                let node = Node::new(None, after.entry.clone(), None);
+                one.inode = Some(self.names.insert(node));
+            }
+        }
+        let stays = match (&one.edit.after, &one.before) {
+            (Some(a), Some(b)) => a.parent == b.parent && a.name == b.name,
+            _ => false,
+        };
+        if let Some(inode) = one.inode
+            && !stays
+        {
+            self.names.detach(inode);
+        }
+        Ok(())
+    }
+
     /// Attaches where it belongs; what cannot be there is kept elsewhere rather than lost.
-    fn put(&mut self, inode: Inode, at: &Placed, places: &Places) -> Result<Place, FsError> {
-        let parent = self.resolve_id(at.parent, places, 0)?;
+    fn put(&mut self, inode: Inode, at: &Placed, parent: Option<Inode>) -> Result<(), FsError> {
         let parent = parent.filter(|parent| {
             let node = self.names.node(*parent);
             node.is_ok_and(Node::is_directory)
@@ -211,8 +246,8 @@ impl State {
         let parent = parent.unwrap_or(Inode::ROOT);
         self.names.load(parent)?;
         let name = self.free_name(parent, &at.name, &at.entry.written);
-        self.names.attach(inode, (parent, name.clone()));
-        Ok((parent, name))
+        self.names.attach(inode, (parent, name));
+        Ok(())
     }
 
     /// Finds an entry that is perhaps not loaded.
@@ -229,18 +264,6 @@ impl State {
             Some(place) if depth < DEPTH_MAX => self.resolve_below(id, place, places, depth + 1),
             _ => Ok(None),
         }
-    }
-
-    fn resolve_at(
-        &mut self,
-        id: EntryId,
-        place: &(EntryId, Name),
-        places: &Places,
-    ) -> Result<Option<Inode>, FsError> {
-        if let Some(inode) = self.names.inode_of(id) {
-            return Ok(Some(inode));
-        }
-        self.resolve_below(id, place, places, 0)
     }
 
     fn resolve_below(
@@ -304,7 +327,8 @@ impl State {
             }
             staged.replaces = self.cover(&item.replaces, places)?;
             let inode = self.names.insert(Node::new(None, new.entry.clone(), None));
-            self.put(inode, &new, places)?;
+            let parent = self.resolve_id(new.parent, places, 0)?;
+            self.put(inode, &new, parent)?;
             inode
         };
         if let Some(body) = self.names.node_mut(inode)?.file_mut() {

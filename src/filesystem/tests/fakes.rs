@@ -185,7 +185,8 @@ pub(super) struct FakeSource {
 
 impl Source for FakeSource {
     fn now(&self) -> Timestamp {
-        Timestamp::from_seconds(self.clock.fetch_add(1, Ordering::Relaxed) as i64)
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        Timestamp::from_seconds(now.cast_signed())
     }
 
     fn random(&self) -> [u8; 16] {

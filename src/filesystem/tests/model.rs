@@ -159,7 +159,8 @@ impl Run {
             }
             Step::Remote(remote) => self.remote(remote),
         }
-        assert_eq!(self.node.shown(), self.model, "after {step:?}");
+        let (shown, model) = (brief(&self.node.shown()), brief(&self.model));
+        assert_eq!(shown, model, "after {step:?}");
     }
 
     /// New bytes, unlike any others.
@@ -398,6 +399,18 @@ impl Run {
     }
 }
 
+/// For a message that can be read.
+fn brief(model: &Model) -> Vec<String> {
+    let line = |(path, bytes): (&String, &Option<Vec<u8>>)| match bytes {
+        None => format!("{path}/"),
+        Some(bytes) => {
+            let start = String::from_utf8_lossy(&bytes[..bytes.len().min(8)]);
+            format!("{path}: {} {start:?} {}", bytes.len(), blake3::hash(bytes))
+        }
+    };
+    model.iter().map(line).collect()
+}
+
 /// As `shown` has it.
 fn key(path: &str) -> String {
     format!("/{path}")
@@ -476,35 +489,59 @@ fn move_there(tree: &mut MemoryTree, from: &[String], to: &[String]) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 96,
+        cases: 192,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
     fn the_filesystem_is_its_model(steps in prop::collection::vec(any_step(), 10..STEPS_MAX)) {
-        let mut run = Run::new();
-        run.step(&Step::Mkdir(NAMES.len() - 1));
-        run.step(&Step::Write { path: 0, large: false });
-        for step in &steps {
-            run.step(step);
-        }
-        run.settle();
+        run(&steps);
     }
+}
+
+fn run(steps: &[Step]) {
+    let mut run = Run::new();
+    run.step(&Step::Mkdir(NAMES.len() - 1));
+    run.step(&Step::Write {
+        path: 0,
+        large: false,
+    });
+    for step in steps {
+        run.step(step);
+    }
+    run.settle();
 }
 
 #[test]
 fn a_rename_is_replayed() {
-    let mut run = Run::new();
-    for step in [
+    run(&[Step::Rename(0, 1), Step::Restart]);
+}
+
+#[test]
+fn a_directory_and_what_moves_into_it_are_replayed_in_any_order() {
+    run(&[
+        Step::Remote(Remote::Mkdir(0)),
+        Step::Rename(0, 9),
+        Step::Rename(2, 0),
         Step::Write {
-            path: 0,
+            path: 1,
+            large: true,
+        },
+        Step::SealLate,
+        Step::Restart,
+        Step::Mkdir(0),
+    ]);
+}
+
+#[test]
+fn what_is_being_written_moves_along_into_a_new_directory() {
+    run(&[
+        Step::Write {
+            path: 10,
             large: false,
         },
-        Step::Rename(0, 1),
-        Step::Restart,
-    ] {
-        run.step(&step);
-    }
-    run.settle();
+        Step::Truncate(10, 17),
+        Step::Remote(Remote::Mkdir(2)),
+    ]);
 }
