@@ -98,6 +98,7 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
         peers,
         lock: root_lock,
     } = opened;
+    catch_up(&shared).await?;
     let sealers = sealing::start(&shared, &bell).map_err(NodeError::io("cannot start threads"))?;
     let discovery = discover(&shared, peers)?;
     let machine = machine(&shared)?;
@@ -234,7 +235,25 @@ async fn pass_on(shared: Arc<Shared>, mut seen: Receiver<Seen>, peers: Vec<Socke
     }
 }
 
-/// Catches up with what the last run left; a node that has just joined waits a little for the names.
+/// Shows what the heads show, also where the last run ended before it could.
+async fn catch_up(shared: &Arc<Shared>) -> Result<(), NodeError> {
+    if shared.filesystem.base().tree == shared.repository.view().tree {
+        return Ok(());
+    }
+    let worker = Arc::clone(shared);
+    let caught_up = tokio::task::spawn_blocking(move || names::rebase(&worker)).await;
+    match caught_up {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(NodeError::Stopped(format!(
+            "the names cannot be shown: {error}"
+        ))),
+        Err(panic) => Err(NodeError::Stopped(format!(
+            "the names cannot be shown: {panic}"
+        ))),
+    }
+}
+
+/// A node that has just joined waits a little for the names.
 async fn first_names(shared: &Arc<Shared>, stop: &Stop) {
     let is_new = shared.repository.view().heads.is_empty() && !shared.options.create;
     if is_new {

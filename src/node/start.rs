@@ -361,10 +361,18 @@ fn open_filesystem(
     let names = |source| names_error(layout, source);
     let sequence = repository.sequence(incarnation).map_err(names)?;
     let settings = repository.settings().map_err(names)?;
+    let authors = repository.authors().map_err(names)?;
+    let newest = authors
+        .get(&incarnation)
+        .map(|own| repository.view_of(&[*own].into()));
+    let base = newest
+        .transpose()
+        .map_err(names)?
+        .unwrap_or_else(|| repository.view());
     let config = fs::Config {
         root: layout.root().to_owned(),
         label: file.label.clone(),
-        base: super::names::base_view(&repository.view()),
+        base: super::names::base_view(&base),
         sequence: sequence.unwrap_or(0).max(file.journal_floor),
         inline_max: settings.inline_max,
     };
