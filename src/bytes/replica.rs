@@ -243,9 +243,9 @@ impl Replica {
         drop(holdings);
         let progressed = matches!(applied, Applied::Moved(_) | Applied::Collected);
         if let Applied::Moved(changed) = applied {
-            changed
-                .iter()
-                .for_each(|content| self.peers_changed(content));
+            for content in &changed {
+                self.peers_changed(content);
+            }
             self.look_at(changed.into_iter());
         }
         (position.unwrap_or(0), progressed)
