@@ -324,6 +324,10 @@ impl Replica {
     fn remove(&self, info_hash: &InfoHash) -> Option<u64> {
         let length = self.store.length(info_hash)?;
         self.declare(Operation::Dropped, &[*info_hash]);
+        if let Some(swarm) = self.swarm() {
+            // an open file keeps its room on the disk
+            swarm.release(info_hash);
+        }
         match self.store.remove(info_hash) {
             Ok(_) => Some(length),
             Err(error) => {

@@ -136,6 +136,9 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     finish(&shared).await;
     bell.end();
     shared.stop.cancel();
+    if let Some(swarm) = shared.replica.swarm() {
+        swarm.shutdown().await;
+    }
     let _ = inbox.await;
     let _ = tokio::task::spawn_blocking(move || {
         discovery.stop();
