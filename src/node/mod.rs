@@ -26,6 +26,7 @@ pub use error::NodeError;
 
 use crate::cli::Options;
 use crate::control::ControlServer;
+use crate::filesystem::{Inode, SetAttributes, SetTime};
 use crate::fuse::{Mount, MountOptions, Owners};
 use crate::sync_ext::lock;
 use control::Control;
@@ -108,7 +109,10 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     tokio::spawn(upkeep::sync_contents(Arc::clone(&shared)));
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
-    first_names(&shared, &stop).await;
+    match shared.options.create {
+        true => own_the_root(&shared)?,
+        false => first_names(&shared, &stop).await,
+    }
     let mount = mount(&shared)?;
     let control = Arc::new(Control(Arc::clone(&shared)));
     let control =
@@ -259,9 +263,27 @@ async fn catch_up(shared: &Arc<Shared>) -> Result<(), NodeError> {
     }
 }
 
+/// The volume's first change: its root directory belongs to who made it. Nodes that join see by it that they know
+/// the volume.
+fn own_the_root(shared: &Shared) -> Result<(), NodeError> {
+    let owner = SetAttributes {
+        mode: Some(0o755),
+        uid: Some(rustix::process::geteuid().as_raw()),
+        gid: Some(rustix::process::getegid().as_raw()),
+        accessed: Some(SetTime::Now),
+        modified: Some(SetTime::Now),
+        ..SetAttributes::default()
+    };
+    let set = shared.filesystem.set_attributes(Inode::ROOT, owner);
+    set.map(drop).map_err(|source| NodeError::Journal {
+        root: shared.layout.root().to_owned(),
+        source,
+    })
+}
+
 /// A node that has just joined waits a little for the names.
 async fn first_names(shared: &Arc<Shared>, stop: &Stop) {
-    let is_new = shared.repository.view().heads.is_empty() && !shared.options.create;
+    let is_new = shared.repository.view().heads.is_empty();
     if is_new {
         let until = Instant::now() + FIRST_NAMES_WAIT;
         let arrived = async {
