@@ -20,6 +20,7 @@ mod sealing;
 mod serve;
 mod shared;
 mod start;
+mod story;
 mod upkeep;
 
 pub use error::NodeError;
@@ -27,6 +28,7 @@ pub use error::NodeError;
 use crate::cli::Options;
 use crate::control::ControlServer;
 use crate::fuse::{Mount, MountOptions, Owners};
+use crate::root::RootLock;
 use crate::sync_ext::lock;
 use control::Control;
 use delugefs_core::sync::{Config, Event, Origin, Sync};
@@ -63,8 +65,11 @@ pub fn run(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(NodeError::io("cannot start threads"))?;
-    let outcome = runtime.block_on(live(options, ready));
+    let mut root_lock = None;
+    let outcome = runtime.block_on(live(options, ready, &mut root_lock));
     runtime.shutdown_timeout(Duration::from_secs(2));
+    // not before: what still runs may write to the root
+    drop(root_lock);
     outcome
 }
 
@@ -84,7 +89,11 @@ fn allow_many_files() {
     }
 }
 
-async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
+async fn live(
+    options: Options,
+    ready: impl FnOnce(),
+    root_lock: &mut Option<RootLock>,
+) -> Result<(), NodeError> {
     let stop = Stop::install()?;
     let opened = tokio::select! {
         opened = start::open(options) => opened?,
@@ -96,8 +105,9 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
         inputs,
         bell,
         peers,
-        lock: root_lock,
+        lock: held,
     } = opened;
+    *root_lock = Some(held);
     catch_up(&shared).await?;
     let sealers = sealing::start(&shared, &bell).map_err(NodeError::io("cannot start threads"))?;
     let discovery = discover(&shared, peers)?;
@@ -147,7 +157,7 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     shared.ended.cancel();
     // the reply to `delugefs stop` leaves before the socket goes
     sleep(POLL).await;
-    drop((control, root_lock));
+    drop(control);
     tracing::info!("stopped");
     ended.map_or(Ok(()), |sentence| Err(NodeError::Stopped(sentence)))
 }
