@@ -52,7 +52,7 @@ const BLOCKING_THREADS_MAX: usize = 256;
 const FIRST_NAMES_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a node that is told to stop goes on sealing and committing; the rest is in the journal.
-const FINISH_WAIT: Duration = Duration::from_secs(60);
+const FINISH_WAIT: Duration = Duration::from_mins(1);
 
 /// How often a wait looks whether it is over.
 const POLL: Duration = Duration::from_millis(10);
@@ -146,10 +146,16 @@ async fn live(
     finish(&shared).await;
     bell.end();
     shared.stop.cancel();
+    if let Some(swarm) = shared.replica.swarm() {
+        swarm.shutdown().await;
+    }
     let _ = inbox.await;
     let _ = tokio::task::spawn_blocking(move || {
         discovery.stop();
-        sealers.into_iter().for_each(|sealer| drop(sealer.join()));
+        for sealer in sealers {
+            // one that panicked has told so
+            let _ = sealer.join();
+        }
     })
     .await;
     upkeep::store_members(&shared);
@@ -294,7 +300,7 @@ fn mount(shared: &Arc<Shared>) -> Result<Option<Mount>, NodeError> {
     let mount = Mount::start(shared.filesystem.clone(), options, Handle::current())?;
     let invalidator = mount.invalidator();
     *lock(&shared.invalidate) = Some(Box::new(move |invalidations| {
-        invalidator.send(invalidations)
+        invalidator.send(invalidations);
     }));
     Ok(Some(mount))
 }
