@@ -54,6 +54,9 @@ const FIRST_NAMES_WAIT: Duration = Duration::from_secs(5);
 /// How long a node that is told to stop goes on sealing and committing; the rest is in the journal.
 const FINISH_WAIT: Duration = Duration::from_mins(1);
 
+/// How long it does so when it did not work before: on a full disk there is nothing to wait for.
+const TROUBLED_WAIT: Duration = Duration::from_secs(2);
+
 /// How often a wait looks whether it is over.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -326,12 +329,16 @@ fn say_hello(shared: &Shared) {
 
 /// Lets what is under way come to its end: closed files are sealed, changes committed.
 async fn finish(shared: &Shared) {
-    let until = Instant::now() + FINISH_WAIT;
+    let start = Instant::now();
+    let patience = || match shared.troubles.any() {
+        true => TROUBLED_WAIT,
+        false => FINISH_WAIT,
+    };
     let busy = || {
         let status = shared.filesystem.status();
         status.unsealed + status.uncommitted > 0
     };
-    while busy() && Instant::now() < until && lock(&shared.stopped_by).is_none() {
+    while busy() && start.elapsed() < patience() && lock(&shared.stopped_by).is_none() {
         sleep(POLL).await;
     }
     if busy() {

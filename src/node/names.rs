@@ -21,6 +21,9 @@ use tokio::runtime::Handle;
 /// How long a peer may be silent within a pull; a large pack takes its time to be made.
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(30);
 
+/// What it is called when it does not work.
+const COMMITTING: &str = "committing changes";
+
 /// Why the names could not move on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NamesError {
@@ -38,9 +41,14 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
     tokio::spawn(async move {
         let worker = Arc::clone(&shared);
         let well = match tokio::task::spawn_blocking(move || run(&worker)).await {
-            Ok(Ok(())) => true,
+            Ok(Ok(())) => {
+                shared.troubles.over(COMMITTING);
+                true
+            }
             Ok(Err(error)) => {
-                tracing::error!("names cannot be committed: {error}");
+                let why = story::with_causes(&error);
+                let sentence = format!("changes wait in the journal: {why}");
+                shared.troubles.tell(COMMITTING, &sentence);
                 false
             }
             Err(panic) => {

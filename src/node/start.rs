@@ -8,6 +8,7 @@ use super::members::Members;
 use super::pins::PinFile;
 use super::sealing::Bell;
 use super::shared::{Shared, unix_time, wall_clock};
+use super::story::Troubles;
 use crate::bytes::ports::{Bytewise, Holders, LocalTcp, Noticing};
 use crate::bytes::replica::Replica;
 use crate::cli::{Options, background};
@@ -93,6 +94,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         stop: CancellationToken::new(),
         ended: CancellationToken::new(),
         stopped_by: Mutex::default(),
+        troubles: Troubles::default(),
         started: Instant::now(),
         options,
         layout,

@@ -1,13 +1,14 @@
 //! What the owner is told of what goes on by itself: conflict copies, each by its path, and copies in sums.
 
+use crate::cli::units::show_size;
+use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
 use delugefs_core::conflict::is_conflict_name;
 use delugefs_core::ids::{EntryId, TreeId};
 use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
-
-use crate::cli::units::show_size;
 
 /// A line about copies at most so often, while there are more and more of them.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -17,6 +18,9 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Disks named in one line.
 const SOURCES_MAX: usize = 3;
+
+/// A trouble that lasts is told again after this.
+const TROUBLE_EVERY: Duration = Duration::from_secs(60);
 
 /// Conflict copies named at once; a copied folder full of old ones is no news.
 const CONFLICTS_MAX: usize = 10;
@@ -62,6 +66,50 @@ impl Copied {
             (_, more) => format!(", from {} and {more} more", named.join(", ")),
         }
     }
+}
+
+/// What does not work for now, each kind told once and then rarely: most of it is tried again and again.
+#[derive(Debug, Default)]
+pub(super) struct Troubles(Mutex<BTreeMap<&'static str, Instant>>);
+
+impl Troubles {
+    /// Something has failed.
+    pub(super) fn tell(&self, kind: &'static str, sentence: &str) {
+        let mut told = lock(&self.0);
+        let recently = |at: &Instant| at.elapsed() < TROUBLE_EVERY;
+        if told.get(kind).is_some_and(recently) {
+            tracing::debug!("{kind}: {sentence}");
+            return;
+        }
+        told.insert(kind, Instant::now());
+        tracing::error!("{kind}: {sentence}");
+    }
+
+    /// It works.
+    pub(super) fn over(&self, kind: &'static str) {
+        if lock(&self.0).remove(kind).is_some() {
+            tracing::info!("{kind}: works again");
+        }
+    }
+
+    /// Whether something does not work now.
+    pub(super) fn any(&self) -> bool {
+        !lock(&self.0).is_empty()
+    }
+}
+
+/// An error with what is behind it, as far as it does not say so itself.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !sentence.contains(&text) {
+            sentence = format!("{sentence}: {text}");
+        }
+        cause = error.source();
+    }
+    sentence
 }
 
 /// Tells of conflict copies that a merge or another node has brought.
