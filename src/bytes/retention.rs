@@ -16,6 +16,10 @@ use std::time::Duration;
 /// First line of the file.
 const HEADER: &str = "delugefs expiring draft-1";
 
+/// Kept so long even when room is short: by then the change that took the last name is durable here, and what
+/// replaced the content, too.
+const KEEP_MIN: Duration = Duration::from_secs(5);
+
 /// Lines beyond what is alive, after which the file is written anew.
 const STALE_LINES_MAX: usize = 10_000;
 
@@ -73,11 +77,17 @@ impl Retention {
         }
     }
 
-    /// Contents whose time is over.
-    pub fn expired(&self, now: u64, keep: Duration) -> Vec<InfoHash> {
-        let over = |since: &u64| now.saturating_sub(*since) >= keep.as_secs();
-        let expired = self.since.iter().filter(|(_, since)| over(since));
-        expired.map(|(info_hash, _)| *info_hash).collect()
+    /// Contents whose time is over; and those that can go before it when room is short, the oldest first.
+    pub fn expired(&self, now: u64, keep: Duration) -> (Vec<InfoHash>, Vec<InfoHash>) {
+        let age = |since: &u64| Duration::from_secs(now.saturating_sub(*since));
+        let mut oldest: Vec<_> = self.since.iter().collect();
+        oldest.retain(|(_, since)| age(since) >= keep.min(KEEP_MIN));
+        oldest.sort_by_key(|(_, since)| **since);
+        let is_over = |(_, since): &(&InfoHash, &u64)| age(since) >= keep;
+        let over = oldest.partition_point(is_over);
+        let contents: Vec<InfoHash> = oldest.into_iter().map(|(content, _)| *content).collect();
+        let (over, early) = contents.split_at(over);
+        (over.to_vec(), early.to_vec())
     }
 
     fn append(&mut self, line: &str) -> io::Result<()> {
@@ -133,10 +143,10 @@ mod tests {
         retention.died(hash(1), 100 + DAY).unwrap();
         retention.forget(&hash(2)).unwrap();
         let retention = Retention::open(root.path()).unwrap();
-        assert!(retention.expired(99 + 7 * DAY, KEEP).is_empty());
-        assert_eq!(retention.expired(100 + 7 * DAY, KEEP), [hash(1)]);
+        assert!(retention.expired(99 + 7 * DAY, KEEP).0.is_empty());
+        assert_eq!(retention.expired(100 + 7 * DAY, KEEP).0, [hash(1)]);
         assert!(
-            retention.expired(0, KEEP).is_empty(),
+            retention.expired(0, KEEP).0.is_empty(),
             "a clock that was set back reaps nothing"
         );
     }
@@ -151,6 +161,6 @@ mod tests {
         let text = std::fs::read(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 30]).unwrap();
         let retention = Retention::open(root.path()).unwrap();
-        assert_eq!(retention.expired(u64::MAX, KEEP), [hash(1)]);
+        assert_eq!(retention.expired(u64::MAX, KEEP).0, [hash(1)]);
     }
 }
