@@ -5,6 +5,7 @@ use super::links;
 use super::shared::{Shared, unix_time, wall_clock};
 use crate::filesystem::{BaseView, FsError, Group, ViewDiff};
 use crate::link::{Purpose, blocking};
+use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
 use delugefs_core::ids::NodeId;
 use delugefs_core::settings::Settings;
@@ -55,6 +56,7 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
 
 /// Commits what is pending.
 pub(super) fn commit(shared: &Shared) -> Result<(), NamesError> {
+    let _moving = lock(&shared.names_moving);
     let Some(group) = shared.filesystem.take_group() else {
         return Ok(());
     };
@@ -83,6 +85,7 @@ pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError
 }
 
 fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), NamesError> {
+    let _moving = lock(&shared.names_moving);
     let mut steps = Vec::new();
     let invalidations = shared.filesystem.rebase(|base, group| {
         let own = match group {
@@ -177,7 +180,7 @@ pub(super) fn learn_settings(shared: &Shared) -> Result<(), RepositoryError> {
     if let Some(swarm) = shared.replica.swarm() {
         swarm.set_wait(settings.wait);
     }
-    let mut known = crate::sync_ext::lock(&shared.settings);
+    let mut known = lock(&shared.settings);
     if *known != settings {
         *known = settings;
         drop(known);
