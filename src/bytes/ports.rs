@@ -4,6 +4,7 @@ use super::replica::Replica;
 use crate::filesystem::{BoxFuture, ContentReader, Contents, FsError, Sealed, Space};
 use crate::net::{self, Gate};
 use crate::node::members::Members;
+use crate::node::unix_time;
 use crate::sync_ext::lock;
 use bytes::Bytes;
 use delugefs_core::entry::ContentRef;
@@ -49,6 +50,10 @@ impl Contents for Bytewise {
             .store
             .seal(staged)
             .map_err(|error| fs_error(&error))?;
+        if !self.0.keep(&info.info_hash()) {
+            // the reaper was just removing the same bytes: they are sealed again from the staging file
+            return Err(FsError::Unavailable);
+        }
         self.0.wants_sync.notify_one();
         Ok(Sealed {
             content: info.content(),
@@ -225,7 +230,7 @@ impl StoredContent for NoticingContent {
 
     fn finish(&self) -> io::Result<()> {
         self.content.finish()?;
-        self.replica.completed(self.info_hash);
+        self.replica.completed(self.info_hash, unix_time());
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 mod control;
 mod copies;
 mod error;
+mod gossip;
 mod inbox;
 mod join;
 mod links;
@@ -24,6 +25,7 @@ mod story;
 mod upkeep;
 
 pub use error::NodeError;
+pub(crate) use shared::unix_time;
 
 use crate::cli::Options;
 use crate::control::ControlServer;

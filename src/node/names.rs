@@ -6,6 +6,7 @@ use super::shared::{Shared, unix_time, wall_clock};
 use super::story;
 use crate::filesystem::{self as fs, BaseView, FsError, Group};
 use crate::link::{Purpose, blocking};
+use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
 use delugefs_core::ids::{NodeId, TreeId};
 use delugefs_core::settings::Settings;
@@ -64,6 +65,7 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
 
 /// Commits what is pending.
 pub(super) fn commit(shared: &Shared) -> Result<(), NamesError> {
+    let _moving = lock(&shared.names_moving);
     let Some(group) = shared.filesystem.take_group() else {
         return Ok(());
     };
@@ -92,6 +94,7 @@ pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError
 }
 
 fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), NamesError> {
+    let _moving = lock(&shared.names_moving);
     let mut steps: Vec<BaseView> = Vec::new();
     let invalidations = shared.filesystem.rebase(|base, group| {
         let own = match group {
@@ -187,7 +190,7 @@ pub(super) fn learn_settings(shared: &Shared) -> Result<(), RepositoryError> {
     if let Some(swarm) = shared.replica.swarm() {
         swarm.set_wait(settings.wait);
     }
-    let mut known = crate::sync_ext::lock(&shared.settings);
+    let mut known = lock(&shared.settings);
     if *known != settings {
         *known = settings;
         drop(known);

@@ -26,7 +26,13 @@ const TIDY_EVERY: Duration = Duration::from_secs(2);
 /// Room is told again only when it has changed by this part.
 const SPACE_CHANGE_DIVISOR: u64 = 64;
 
-/// How often the members are written down.
+/// Contents reaped while the names stand still: some milliseconds, for mostly small files.
+const REAP_GROUP: usize = 64;
+
+/// News of members are gathered this long before they are written down.
+const MEMBERS_GATHER: Duration = Duration::from_millis(500);
+
+/// How often the members are written down and told to others also without news: when each was last connected.
 const MEMBERS_EVERY: Duration = Duration::from_mins(1);
 
 /// Makes complete contents durable, then tells of them: nobody counts on bytes that a power cut may take.
@@ -100,20 +106,31 @@ pub(super) async fn tidy(shared: Arc<Shared>) {
         let space = shared.replica.space();
         if space.free.abs_diff(told) > space.total / SPACE_CHANGE_DIVISOR {
             told = space.free;
-            let (capacity, free) = (space.total, space.free);
-            shared.links.broadcast(&Message::Space { capacity, free });
+            tell_room(&shared);
         }
     }
+}
+
+/// Tells others how much room there is.
+pub(super) fn tell_room(shared: &Shared) {
+    let space = shared.replica.space();
+    let (capacity, free) = (space.total, space.free);
+    shared.links.broadcast(&Message::Space { capacity, free });
 }
 
 fn reap(shared: &Shared) {
     if let Err(error) = shared.replica.store.flush() {
         tracing::warn!("{error}");
     }
-    let in_use = shared.filesystem.contents_in_use();
-    let (gone, freed) = shared
-        .replica
-        .reap(unix_time(), shared.settings().keep, &in_use);
+    let expired = shared.replica.expired(unix_time(), shared.settings().keep);
+    let (mut gone, mut freed) = (0, 0);
+    for some in expired.chunks(REAP_GROUP) {
+        let _still = lock(&shared.names_moving);
+        let in_use = shared.filesystem.contents_in_use();
+        let (contents, bytes) = shared.replica.reap(some, &in_use);
+        gone += contents;
+        freed += bytes;
+    }
     if gone > 0 {
         tracing::info!(
             "let go of {gone} removed or replaced contents, {} in all",
@@ -130,14 +147,16 @@ pub(super) async fn keep_members(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            () = sleep(MEMBERS_EVERY) => store_members(&shared),
+            () = shared.members_changed.notified() => sleep(MEMBERS_GATHER).await,
+            () = sleep(MEMBERS_EVERY) => super::gossip::tell_all(&shared),
         }
+        store_members(&shared);
     }
 }
 
 /// Writes the members down.
 pub(super) fn store_members(shared: &Shared) {
-    if let Err(error) = lock(&shared.members).store() {
+    if let Err(error) = lock(&shared.members).store(unix_time()) {
         tracing::warn!("cannot write down which nodes there are: {error}");
     }
 }
