@@ -1,6 +1,6 @@
 //! Who shall hold a content: a pure function of facts that all nodes share sooner or later.
 //!
-//! No node commands another. Each runs [`decide`] over the same facts and so comes to the same takers; a node
+//! No node commands another. Each runs [`Cluster::decide`] over the same facts and so comes to the same takers; a node
 //! whose facts are older is asked by a holder. Takers are chosen by weighted rendezvous hashing: each node's
 //! draw depends on content and node alone, scaled by its free space, so a node that comes or goes moves only
 //! the contents that concern it, and space fills in proportion.

@@ -243,9 +243,9 @@ impl Replica {
         drop(holdings);
         let progressed = matches!(applied, Applied::Moved(_) | Applied::Collected);
         if let Applied::Moved(changed) = applied {
-            changed
-                .iter()
-                .for_each(|content| self.peers_changed(content));
+            for content in &changed {
+                self.peers_changed(content);
+            }
             self.look_at(changed.into_iter());
         }
         (position.unwrap_or(0), progressed)
@@ -324,6 +324,10 @@ impl Replica {
     fn remove(&self, info_hash: &InfoHash) -> Option<u64> {
         let length = self.store.length(info_hash)?;
         self.declare(Operation::Dropped, &[*info_hash]);
+        if let Some(swarm) = self.swarm() {
+            // an open file keeps its room on the disk
+            swarm.release(info_hash);
+        }
         match self.store.remove(info_hash) {
             Ok(_) => Some(length),
             Err(error) => {

@@ -21,7 +21,7 @@ const FETCHES_MAX: usize = 16;
 const GATHER: Duration = Duration::from_millis(50);
 
 /// The plan is made anew after this also without news: a node may have been away for longer than the grace.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
 /// A fetch without progress for so long gives its place to another.
 const STALL_MAX: Duration = Duration::from_secs(30);
@@ -76,18 +76,17 @@ struct Plan {
 
 fn plan(shared: &Shared) -> Plan {
     let subjects = shared.replica.take_subjects();
-    let contents = match subjects.all {
-        true => shared.replica.contents(),
-        false => {
-            let known = |info_hash: &InfoHash| {
-                let length = shared.replica.known(info_hash)?.length;
-                Some(ContentRef {
-                    info_hash: *info_hash,
-                    length,
-                })
-            };
-            subjects.some.iter().filter_map(known).collect()
-        }
+    let contents = if subjects.all {
+        shared.replica.contents()
+    } else {
+        let known = |info_hash: &InfoHash| {
+            let length = shared.replica.known(info_hash)?.length;
+            Some(ContentRef {
+                info_hash: *info_hash,
+                length,
+            })
+        };
+        subjects.some.iter().filter_map(known).collect()
     };
     let (settings, facts) = (shared.settings(), facts(shared));
     let cluster = Cluster {

@@ -156,9 +156,17 @@ fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
         Wire::Available(contents) => contents
             .iter()
             .for_each(|content| shared.replica.peers_changed(content)),
-        Wire::Fetching(_) | Wire::Durable(_) | Wire::Ping(_) | Wire::Pong(_) | Wire::Hello(_) => {}
-        Wire::Heads(_) | Wire::HoldingsHave(_) | Wire::HoldingsWanted { .. } => {}
-        Wire::Holdings { .. } | Wire::Peers(_) => {}
+        // heartbeats have done their work by arriving
+        Wire::Ping(_) | Wire::Pong(_) => {}
+        // hints that nothing is made of yet
+        Wire::Fetching(_) | Wire::Durable(_) => {}
+        // taken before
+        Wire::Hello(_)
+        | Wire::Heads(_)
+        | Wire::HoldingsHave(_)
+        | Wire::HoldingsWanted { .. }
+        | Wire::Holdings { .. }
+        | Wire::Peers(_) => {}
     }
 }
 

@@ -162,7 +162,7 @@ async fn asked(options: &Options, gate: &Gate, peers: &[SocketAddr]) -> Found {
                     options.volume
                 ),
                 Err(error) => {
-                    tracing::debug!("{address} does not say which volume it has: {error}")
+                    tracing::debug!("{address} does not say which volume it has: {error}");
                 }
             }
         }

@@ -26,6 +26,7 @@ pub use error::NodeError;
 
 use crate::cli::Options;
 use crate::control::ControlServer;
+use crate::filesystem::{Inode, SetAttributes, SetTime};
 use crate::fuse::{Mount, MountOptions, Owners};
 use crate::sync_ext::lock;
 use control::Control;
@@ -50,7 +51,7 @@ const BLOCKING_THREADS_MAX: usize = 256;
 const FIRST_NAMES_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a node that is told to stop goes on sealing and committing; the rest is in the journal.
-const FINISH_WAIT: Duration = Duration::from_secs(60);
+const FINISH_WAIT: Duration = Duration::from_mins(1);
 
 /// How often a wait looks whether it is over.
 const POLL: Duration = Duration::from_millis(10);
@@ -108,7 +109,10 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     tokio::spawn(upkeep::sync_contents(Arc::clone(&shared)));
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
-    first_names(&shared, &stop).await;
+    match shared.options.create {
+        true => own_the_root(&shared)?,
+        false => first_names(&shared, &stop).await,
+    }
     let mount = mount(&shared)?;
     let control = Arc::new(Control(Arc::clone(&shared)));
     let control =
@@ -136,10 +140,16 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     finish(&shared).await;
     bell.end();
     shared.stop.cancel();
+    if let Some(swarm) = shared.replica.swarm() {
+        swarm.shutdown().await;
+    }
     let _ = inbox.await;
     let _ = tokio::task::spawn_blocking(move || {
         discovery.stop();
-        sealers.into_iter().for_each(|sealer| drop(sealer.join()));
+        for sealer in sealers {
+            // one that panicked has told so
+            let _ = sealer.join();
+        }
     })
     .await;
     upkeep::store_members(&shared);
@@ -253,9 +263,27 @@ async fn catch_up(shared: &Arc<Shared>) -> Result<(), NodeError> {
     }
 }
 
+/// The volume's first change: its root directory belongs to who made it. Nodes that join see by it that they know
+/// the volume.
+fn own_the_root(shared: &Shared) -> Result<(), NodeError> {
+    let owner = SetAttributes {
+        mode: Some(0o755),
+        uid: Some(rustix::process::geteuid().as_raw()),
+        gid: Some(rustix::process::getegid().as_raw()),
+        accessed: Some(SetTime::Now),
+        modified: Some(SetTime::Now),
+        ..SetAttributes::default()
+    };
+    let set = shared.filesystem.set_attributes(Inode::ROOT, owner);
+    set.map(drop).map_err(|source| NodeError::Journal {
+        root: shared.layout.root().to_owned(),
+        source,
+    })
+}
+
 /// A node that has just joined waits a little for the names.
 async fn first_names(shared: &Arc<Shared>, stop: &Stop) {
-    let is_new = shared.repository.view().heads.is_empty() && !shared.options.create;
+    let is_new = shared.repository.view().heads.is_empty();
     if is_new {
         let until = Instant::now() + FIRST_NAMES_WAIT;
         let arrived = async {
@@ -284,7 +312,7 @@ fn mount(shared: &Arc<Shared>) -> Result<Option<Mount>, NodeError> {
     let mount = Mount::start(shared.filesystem.clone(), options, Handle::current())?;
     let invalidator = mount.invalidator();
     *lock(&shared.invalidate) = Some(Box::new(move |invalidations| {
-        invalidator.send(invalidations)
+        invalidator.send(invalidations);
     }));
     Ok(Some(mount))
 }

@@ -51,7 +51,9 @@ pub(super) struct Opened {
 pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
     let layout = Layout::new(&options.root);
     let peers = join::resolve(&options.peers).await;
-    let gate = Arc::new(Gate::new(peers.iter().map(|peer| peer.ip()).collect()));
+    let gate = Arc::new(Gate::new(
+        peers.iter().map(std::net::SocketAddr::ip).collect(),
+    ));
     let (lock, mut file) = take_root(&options, &layout, &gate, &peers).await?;
     let listener = listen(&options, &mut file, &gate)?;
     let repository = open_names(&layout, &file)?;

@@ -24,7 +24,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(2);
 const SPACE_CHANGE_DIVISOR: u64 = 64;
 
 /// How often the members are written down.
-const MEMBERS_EVERY: Duration = Duration::from_secs(60);
+const MEMBERS_EVERY: Duration = Duration::from_mins(1);
 
 /// Makes complete contents durable, then tells of them: nobody counts on bytes that a power cut may take.
 pub(super) async fn sync_contents(shared: Arc<Shared>) {
