@@ -65,7 +65,8 @@ pub fn eventually(limit: Duration, what: &str, mut check: impl FnMut() -> bool) 
     let start = Instant::now();
     while !check() {
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        // often enough, and not so often that asking (a process each time) is all that the machine does
+        std::thread::sleep(Duration::from_millis(10));
     }
     start.elapsed()
 }
