@@ -49,11 +49,14 @@ pub struct Replica {
     retention: Mutex<Retention>,
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
+    vain: Mutex<BTreeSet<InfoHash>>,
     space: Mutex<Option<(Instant, Space)>>,
     /// There is something to replicate, perhaps.
     pub wants_look: Notify,
     /// A content is complete and waits to be made durable and told of.
     pub wants_sync: Notify,
+    /// Reads have waited in vain, and the owner is to be told.
+    pub waited: Notify,
 }
 
 impl Replica {
@@ -78,9 +81,11 @@ impl Replica {
             retention: Mutex::new(Retention::open(root)?),
             subjects: Mutex::default(),
             completed: Mutex::default(),
+            vain: Mutex::default(),
             space: Mutex::default(),
             wants_look: Notify::new(),
             wants_sync: Notify::new(),
+            waited: Notify::new(),
         })
     }
 
@@ -290,9 +295,7 @@ impl Replica {
     /// A node has come or gone: readers may find bytes, contents may be short of copies.
     pub fn cluster_changed(&self) {
         if let Some(swarm) = self.swarm() {
-            for content in swarm.status().contents {
-                swarm.peers_changed(&content.info_hash);
-            }
+            swarm.all_peers_changed();
         }
         self.look_at_all();
     }
@@ -337,6 +340,17 @@ impl Replica {
     pub fn completed(&self, info_hash: InfoHash) {
         lock(&self.completed).insert(info_hash);
         self.wants_sync.notify_one();
+    }
+
+    /// A read of a content has waited in vain.
+    pub fn waited_in_vain(&self, info_hash: InfoHash) {
+        lock(&self.vain).insert(info_hash);
+        self.waited.notify_one();
+    }
+
+    /// Takes the contents that reads have waited for in vain.
+    pub fn take_vain(&self) -> BTreeSet<InfoHash> {
+        std::mem::take(&mut lock(&self.vain))
     }
 
     /// Takes the contents that have become complete.

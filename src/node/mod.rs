@@ -107,6 +107,7 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     tokio::spawn(copies::run(Arc::clone(&shared)));
     tokio::spawn(upkeep::sync_contents(Arc::clone(&shared)));
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
+    tokio::spawn(upkeep::tell_of_vain_waits(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
     first_names(&shared, &stop).await;
     let mount = mount(&shared)?;
