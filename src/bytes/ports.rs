@@ -145,6 +145,20 @@ impl PeerSource for Holders {
         }
     }
 
+    /// A node that came back counts, and one that has appeared just now only if it says that it has the bytes.
+    fn has_holder(&self, info_hash: &InfoHash) -> bool {
+        let holders = self.replica.holders(info_hash);
+        let members = lock(&self.members);
+        let mut connected = members
+            .iter()
+            .filter(|(_, member)| member.address.is_some());
+        connected.any(|(_, member)| holders.contains(&member.incarnation))
+    }
+
+    fn waited_in_vain(&self, info_hash: &InfoHash) {
+        self.replica.waited_in_vain(*info_hash);
+    }
+
     fn info(&self, info_hash: &InfoHash) -> Option<Info> {
         self.replica.info(info_hash).ok().flatten()
     }
