@@ -64,12 +64,16 @@ impl Contents for Bytewise {
     fn space(&self) -> Space {
         self.0.space()
     }
+
+    fn take_room(&self, bytes: u64) -> bool {
+        self.0.take_room(bytes)
+    }
 }
 
 fn fs_error(error: &StoreError) -> FsError {
-    let told = io::Error::new(error.kind(), error.to_string());
-    tracing::warn!("{error}");
-    told.into()
+    // whoever gets it tells it, or tries again
+    tracing::debug!("{error}");
+    io::Error::new(error.kind(), error.to_string()).into()
 }
 
 /// A content that is not wholly here; its `info` is read when it is first needed.

@@ -4,6 +4,7 @@
 use super::catalogue::{Catalogue, Known};
 use super::holdings::HoldingsFiles;
 use super::retention::Retention;
+use super::room::Room;
 use crate::filesystem::Space;
 use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
@@ -19,11 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
-
-/// How old the answer about the disk's room may be: asking costs a system call for each write otherwise.
-const SPACE_AGE_MAX: Duration = Duration::from_millis(200);
 
 /// Contents that wait to be looked at by the replicator; beyond this, all are looked at.
 const SUBJECTS_MAX: usize = 1 << 20;
@@ -39,6 +37,9 @@ pub struct Subjects {
     pub unmet: bool,
 }
 
+/// A content that can go, and whether that is before its time, for want of room.
+pub type Expired = (InfoHash, bool);
+
 /// This node's share of the volume's bytes.
 pub struct Replica {
     /// The contents on this disk.
@@ -51,7 +52,7 @@ pub struct Replica {
     retention: Mutex<Retention>,
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
-    space: Mutex<Option<(Instant, Space)>>,
+    room: Room,
     /// There is something to replicate, perhaps.
     pub wants_look: Notify,
     /// A content is complete and waits to be made durable and told of.
@@ -80,7 +81,7 @@ impl Replica {
             retention: Mutex::new(Retention::open(root)?),
             subjects: Mutex::default(),
             completed: Mutex::default(),
-            space: Mutex::default(),
+            room: Room::new(root),
             wants_look: Notify::new(),
             wants_sync: Notify::new(),
         })
@@ -165,28 +166,12 @@ impl Replica {
 
     /// Room on this disk, at most a moment old.
     pub fn space(&self) -> Space {
-        let mut cached = lock(&self.space);
-        match *cached {
-            Some((at, space)) if at.elapsed() < SPACE_AGE_MAX => space,
-            _ => {
-                let space = self.ask_space();
-                *cached = Some((Instant::now(), space));
-                space
-            }
-        }
+        self.room.space(&self.store)
     }
 
-    fn ask_space(&self) -> Space {
-        match self.store.space() {
-            Ok(space) => Space {
-                total: space.capacity,
-                free: space.free,
-            },
-            Err(error) => {
-                tracing::warn!("{error}");
-                Space::default()
-            }
-        }
+    /// Takes room for what is about to be written, if there is as much.
+    pub fn take_room(&self, bytes: u64) -> bool {
+        self.room.take(&self.store, bytes)
     }
 
     /// Someone may have become reachable who has this content.
@@ -310,16 +295,26 @@ impl Replica {
         self.look_at(contents.into_iter());
     }
 
-    /// Some of the contents on this disk whose time is over; [`Replica::reap`] looks closer.
-    pub fn expired(&self, now: u64, keep: Duration) -> Vec<InfoHash> {
-        lock(&self.retention).expired(now, keep)
+    /// Contents on this disk whose time is over; when room is short, then those whose time is not yet over, the
+    /// oldest first. [`Replica::reap`] looks closer.
+    pub fn expired(&self, now: u64, keep: Duration) -> Vec<Expired> {
+        let (over, early) = lock(&self.retention).expired(now, keep);
+        let early = match self.room.short(&self.store) {
+            0 => Vec::new(),
+            _ => early,
+        };
+        with(over, false).chain(with(early, true)).collect()
     }
 
     /// Removes those of some expired contents from this disk that `in_use` does not name, that have no name again,
     /// and whose replacement is held durably by some node. Answers how many there were, and their bytes. Blocks.
-    pub fn reap(&self, expired: &[InfoHash], in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
+    pub fn reap(&self, expired: &[Expired], in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
         let (mut gone, mut freed) = (0, 0);
-        for info_hash in expired {
+        let mut short = self.room.short(&self.store);
+        for (info_hash, is_early) in expired {
+            if *is_early && short == 0 {
+                break;
+            }
             // held until the bytes are gone: see `keep`
             let mut retention = lock(&self.retention);
             if !retention.contains(info_hash) || in_use.contains(info_hash) {
@@ -331,6 +326,7 @@ impl Replica {
             if let Some(bytes) = self.remove(info_hash) {
                 gone += 1;
                 freed += bytes;
+                short = short.saturating_sub(bytes);
             }
             note(retention.forget(info_hash));
         }
@@ -381,6 +377,10 @@ impl Replica {
     pub fn take_completed(&self) -> BTreeSet<InfoHash> {
         std::mem::take(&mut lock(&self.completed))
     }
+}
+
+fn with(contents: Vec<InfoHash>, is_early: bool) -> impl Iterator<Item = Expired> {
+    contents.into_iter().map(move |content| (content, is_early))
 }
 
 fn note(outcome: io::Result<()>) {

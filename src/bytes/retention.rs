@@ -18,6 +18,10 @@ use std::time::Duration;
 /// First line of the file.
 const HEADER: &str = "delugefs expiring draft-2";
 
+/// Kept so long even when room is short: by then the change that took the last name is durable here, and what
+/// replaced the content, too.
+const KEEP_MIN: Duration = Duration::from_secs(5);
+
 /// Lines beyond what is alive, after which the file is written anew.
 const STALE_LINES_MAX: usize = 10_000;
 
@@ -93,11 +97,17 @@ impl Retention {
         }
     }
 
-    /// Contents whose time is over.
-    pub fn expired(&self, now: u64, keep: Duration) -> Vec<InfoHash> {
-        let over = |death: &Death| now.saturating_sub(death.at) >= keep.as_secs();
-        let expired = self.since.iter().filter(|(_, death)| over(death));
-        expired.map(|(info_hash, _)| *info_hash).collect()
+    /// Contents whose time is over; and those that can go before it when room is short, the oldest first.
+    pub fn expired(&self, now: u64, keep: Duration) -> (Vec<InfoHash>, Vec<InfoHash>) {
+        let age = |death: &Death| Duration::from_secs(now.saturating_sub(death.at));
+        let mut oldest: Vec<_> = self.since.iter().collect();
+        oldest.retain(|(_, death)| age(death) >= keep.min(KEEP_MIN));
+        oldest.sort_by_key(|(_, death)| death.at);
+        let is_over = |(_, death): &(&InfoHash, &Death)| age(death) >= keep;
+        let over = oldest.partition_point(is_over);
+        let contents: Vec<InfoHash> = oldest.into_iter().map(|(content, _)| *content).collect();
+        let (over, early) = contents.split_at(over);
+        (over.to_vec(), early.to_vec())
     }
 
     /// Whether a content is still among those that expire.
@@ -181,10 +191,10 @@ mod tests {
         retention.died(hash(1), 100 + DAY, None).unwrap();
         retention.forget(&hash(2)).unwrap();
         let retention = Retention::open(root.path()).unwrap();
-        assert!(retention.expired(99 + 7 * DAY, KEEP).is_empty());
-        assert_eq!(retention.expired(100 + 7 * DAY, KEEP), [hash(1)]);
+        assert!(retention.expired(99 + 7 * DAY, KEEP).0.is_empty());
+        assert_eq!(retention.expired(100 + 7 * DAY, KEEP).0, [hash(1)]);
         assert!(
-            retention.expired(0, KEEP).is_empty(),
+            retention.expired(0, KEEP).0.is_empty(),
             "a clock that was set back reaps nothing"
         );
     }
@@ -199,7 +209,7 @@ mod tests {
         let text = std::fs::read(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 30]).unwrap();
         let retention = Retention::open(root.path()).unwrap();
-        assert_eq!(retention.expired(u64::MAX, KEEP), [hash(1)]);
+        assert_eq!(retention.expired(u64::MAX, KEEP).0, [hash(1)]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::inbox::Input;
 use super::links::Links;
 use super::members::Members;
 use super::pins::PinFile;
+use super::story::Troubles;
 use crate::bytes::replica::Replica;
 use crate::cli::Options;
 use crate::filesystem::{Filesystem, Invalidation};
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
     pub(super) ended: CancellationToken,
     pub(super) stopped_by: Mutex<Option<String>>,
+    pub(super) troubles: Troubles,
     pub(super) started: Instant,
 }
 

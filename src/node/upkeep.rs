@@ -3,12 +3,15 @@
 
 use super::inbox::Input;
 use super::shared::{Shared, unix_time};
+use super::story::Copied;
+use crate::bytes::ports::holder_nodes;
 use crate::cli::units::show_size;
 use crate::link::Message;
 use crate::sync_ext::lock;
 use delugefs_core::holdings::Operation;
-use std::sync::Arc;
-use std::time::Duration;
+use delugefs_core::ids::InfoHash;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::time::{interval, sleep};
 
 /// Contents that become complete are gathered this long before they are synced as one group.
@@ -34,14 +37,21 @@ const MEMBERS_EVERY: Duration = Duration::from_mins(1);
 
 /// Makes complete contents durable, then tells of them: nobody counts on bytes that a power cut may take.
 pub(super) async fn sync_contents(shared: Arc<Shared>) {
+    let copied = Arc::new(Mutex::new(Copied::default()));
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = shared.replica.wants_sync.notified() => sleep(SYNC_GATHER).await,
             () = sleep(SYNC_EVERY) => {}
         }
-        let worker = Arc::clone(&shared);
-        if let Ok(true) = tokio::task::spawn_blocking(move || sync_and_declare(&worker)).await {
+        let (worker, sums) = (Arc::clone(&shared), Arc::clone(&copied));
+        let synced =
+            tokio::task::spawn_blocking(move || sync_and_declare(&worker, &mut lock(&sums)));
+        let declared = synced.await;
+        if let Some(sentence) = lock(&copied).due(Instant::now()) {
+            tracing::info!("{sentence}");
+        }
+        if let Ok(true) = declared {
             shared
                 .tell(Input::Holdings(shared.replica.positions()))
                 .await;
@@ -49,15 +59,19 @@ pub(super) async fn sync_contents(shared: Arc<Shared>) {
     }
 }
 
-fn sync_and_declare(shared: &Shared) -> bool {
+fn sync_and_declare(shared: &Shared, copied: &mut Copied) -> bool {
     let replica = &shared.replica;
     let synced = replica.store.sync();
     for (content, error) in &synced.failed {
         tracing::error!("{content} may be damaged on this disk: {error}");
     }
     let own = shared.incarnation();
-    let complete = replica
-        .take_completed()
+    let arrived = replica.take_completed();
+    for content in &arrived {
+        let length = replica.store.length(content).unwrap_or(0);
+        copied.add(length, sources(shared, content), Instant::now());
+    }
+    let complete = arrived
         .into_iter()
         .filter(|content| replica.store.is_durable(content));
     let mut fresh: Vec<_> = synced.durable.into_iter().chain(complete).collect();
@@ -68,6 +82,14 @@ fn sync_and_declare(shared: &Shared) -> bool {
         replica.declare(Operation::Held, &fresh);
     }
     !fresh.is_empty()
+}
+
+/// Labels of the connected disks that say they have a content.
+fn sources(shared: &Shared, content: &InfoHash) -> Vec<String> {
+    let members = lock(&shared.members);
+    let nodes = holder_nodes(&shared.replica, &members, content).into_iter();
+    let connected = nodes.filter_map(|node| members.get(node).filter(|m| m.address.is_some()));
+    connected.map(|member| member.label.clone()).collect()
 }
 
 /// Lets go of what has expired, and tells others how much room there is.

@@ -4,5 +4,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod copies;
 mod discovery;
 mod sharing;
