@@ -90,7 +90,10 @@ pub(super) fn rebase(shared: &Shared) -> Result<(), NamesError> {
 
 /// Changes the volume's settings.
 pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError> {
-    rebase_with(shared, Some(settings))
+    rebase_with(shared, Some(settings))?;
+    // the sync machine finds the new head at its next look, and announces it
+    shared.pending.notify_one();
+    Ok(())
 }
 
 fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), NamesError> {

@@ -113,6 +113,11 @@ impl Lab {
         format!("{}h{host}", self.name)
     }
 
+    /// The file that stands for a host's network namespace.
+    pub fn namespace_file(&self, host: u32) -> PathBuf {
+        Path::new("/run/netns").join(self.namespace(host))
+    }
+
     fn build(&self) {
         let switch = self.switch();
         ip(&format!("netns add {switch}"));
