@@ -26,7 +26,7 @@ pub(crate) fn run() {
         let mounted = create(&first.path(&folder), length);
         let start = Instant::now();
         let there = second.path(&folder);
-        let seen = until(start, || count(&there) == FILES);
+        let seen = until(start, "all names", || count(&there) == FILES);
         rows.push(vec![
             shown.to_owned(),
             rate(plain),

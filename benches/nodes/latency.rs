@@ -37,7 +37,7 @@ fn rounds(first: &Node, second: &Node, length: usize) -> (Vec<Duration>, Vec<Dur
         fs::write(first.path(&name), &bytes).unwrap();
         let closed = Instant::now();
         let there = second.path(&name);
-        visible.push(until(closed, || there.exists()));
+        visible.push(until(closed, &name, || there.exists()));
         let read = fs::read(&there).unwrap();
         whole.push(closed.elapsed());
         assert!(read == bytes, "{name} has other bytes there");

@@ -84,9 +84,12 @@ fn pair(lab: &Lab) -> (Node, Node) {
 
 /// Waits with fine steps, for what takes milliseconds. Answers the time since `start`.
 #[track_caller]
-fn until(start: Instant, mut check: impl FnMut() -> bool) -> Duration {
+fn until(start: Instant, what: &str, mut check: impl FnMut() -> bool) -> Duration {
     while !check() {
-        assert!(start.elapsed() < WAIT_MAX, "not within {WAIT_MAX:?}");
+        assert!(
+            start.elapsed() < WAIT_MAX,
+            "not within {WAIT_MAX:?}: {what}"
+        );
         std::thread::sleep(Duration::from_micros(300));
     }
     start.elapsed()

@@ -58,7 +58,7 @@ fn ours(lab: &Lab, source: &Path) -> Ours {
     assert!(copied.unwrap().success());
     let (copied, closed) = (start.elapsed(), Instant::now());
     let there = second.path("file");
-    let visible = until(closed, || {
+    let visible = until(closed, "its name", || {
         there.metadata().is_ok_and(|seen| seen.len() == LENGTH)
     });
     assert!(is_same(source, &there), "other bytes arrived");
