@@ -5,4 +5,9 @@
 mod support;
 
 mod discovery;
+mod endings;
+mod hostile;
+mod lan;
+mod refusals;
+mod room;
 mod sharing;
