@@ -113,6 +113,16 @@ impl Cluster<'_> {
             .collect()
     }
 
+    /// When the answers change by the passing of time alone: the next node's grace runs out.
+    pub fn next_change(&self) -> Option<Duration> {
+        let grace = self.settings.grace;
+        let rest = |facts: &NodeFacts| match facts.presence {
+            Presence::Away(time) if !facts.retired => grace.checked_sub(time),
+            _ => None,
+        };
+        self.nodes.values().filter_map(rest).min()
+    }
+
     /// How a content stands and who should take it.
     pub fn assess(&self, subject: &Subject<'_>) -> Assessment {
         let grace = self.settings.grace;

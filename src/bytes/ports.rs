@@ -4,6 +4,7 @@ use super::replica::Replica;
 use crate::filesystem::{BoxFuture, ContentReader, Contents, FsError, Sealed, Space};
 use crate::net::{self, Gate};
 use crate::node::members::Members;
+use crate::node::unix_time;
 use crate::sync_ext::lock;
 use bytes::Bytes;
 use delugefs_core::entry::ContentRef;
@@ -49,6 +50,10 @@ impl Contents for Bytewise {
             .store
             .seal(staged)
             .map_err(|error| fs_error(&error))?;
+        if !self.0.keep(&info.info_hash()) {
+            // the reaper was just removing the same bytes: they are sealed again from the staging file
+            return Err(FsError::Unavailable);
+        }
         self.0.wants_sync.notify_one();
         Ok(Sealed {
             content: info.content(),
@@ -140,6 +145,20 @@ impl PeerSource for Holders {
         }
     }
 
+    /// A node that came back counts, and one that has appeared just now only if it says that it has the bytes.
+    fn has_holder(&self, info_hash: &InfoHash) -> bool {
+        let holders = self.replica.holders(info_hash);
+        let members = lock(&self.members);
+        let mut connected = members
+            .iter()
+            .filter(|(_, member)| member.address.is_some());
+        connected.any(|(_, member)| holders.contains(&member.incarnation))
+    }
+
+    fn waited_in_vain(&self, info_hash: &InfoHash) {
+        self.replica.waited_in_vain(*info_hash);
+    }
+
     fn info(&self, info_hash: &InfoHash) -> Option<Info> {
         self.replica.info(info_hash).ok().flatten()
     }
@@ -225,7 +244,7 @@ impl StoredContent for NoticingContent {
 
     fn finish(&self) -> io::Result<()> {
         self.content.finish()?;
-        self.replica.completed(self.info_hash);
+        self.replica.completed(self.info_hash, unix_time());
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use delugefs_core::ids::{BlobId, EntryId, IncarnationId, InfoHash, TreeId};
 use delugefs_core::sync::Positions;
 use delugefs_metadata_repo::Repository;
 use delugefs_torrent::metainfo::Info;
-use delugefs_torrent::store::ContentStore;
+use delugefs_torrent::store::{ContentStore, State};
 use delugefs_torrent::swarm::Swarm;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -33,7 +33,12 @@ pub struct Subjects {
     pub some: BTreeSet<InfoHash>,
     /// All contents.
     pub all: bool,
+    /// Those for which nobody had room, or which others were to take.
+    pub unmet: bool,
 }
+
+/// A content that can go, and whether that is before its time, for want of room.
+pub type Expired = (InfoHash, bool);
 
 /// This node's share of the volume's bytes.
 pub struct Replica {
@@ -48,10 +53,13 @@ pub struct Replica {
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
     room: Room,
+    vain: Mutex<BTreeSet<InfoHash>>,
     /// There is something to replicate, perhaps.
     pub wants_look: Notify,
     /// A content is complete and waits to be made durable and told of.
     pub wants_sync: Notify,
+    /// Reads have waited in vain, and the owner is to be told.
+    pub waited: Notify,
 }
 
 impl Replica {
@@ -77,8 +85,10 @@ impl Replica {
             subjects: Mutex::default(),
             completed: Mutex::default(),
             room: Room::new(root),
+            vain: Mutex::default(),
             wants_look: Notify::new(),
             wants_sync: Notify::new(),
+            waited: Notify::new(),
         })
     }
 
@@ -108,7 +118,7 @@ impl Replica {
             let info_hash = held.content.info_hash;
             note(match catalogue.get(&info_hash) {
                 Some(_) => retention.forget(&info_hash),
-                None => retention.died(info_hash, now),
+                None => retention.died(info_hash, now, None),
             });
         }
         *lock(&self.catalogue) = catalogue;
@@ -120,8 +130,8 @@ impl Replica {
     pub fn follow(&self, changes: &Changes, blobs: &BTreeMap<EntryId, BlobId>, now: u64) {
         let moved = lock(&self.catalogue).apply(changes, blobs);
         let mut retention = lock(&self.retention);
-        for content in &moved.died {
-            note(retention.died(content.info_hash, now));
+        for (content, successor) in &moved.died {
+            note(retention.died(content.info_hash, now, *successor));
         }
         for content in &moved.born {
             note(retention.forget(&content.info_hash));
@@ -250,8 +260,8 @@ impl Replica {
         subjects.some.extend(contents);
         if subjects.some.len() > SUBJECTS_MAX {
             *subjects = Subjects {
-                some: BTreeSet::new(),
                 all: true,
+                ..Subjects::default()
             };
         }
         drop(subjects);
@@ -264,6 +274,12 @@ impl Replica {
         self.wants_look.notify_one();
     }
 
+    /// Some node's room has changed: contents that wait for room may have found it.
+    pub fn room_changed(&self) {
+        lock(&self.subjects).unmet = true;
+        self.wants_look.notify_one();
+    }
+
     /// Takes what is to be looked at.
     pub fn take_subjects(&self) -> Subjects {
         std::mem::take(&mut lock(&self.subjects))
@@ -272,9 +288,7 @@ impl Replica {
     /// A node has come or gone: readers may find bytes, contents may be short of copies.
     pub fn cluster_changed(&self) {
         if let Some(swarm) = self.swarm() {
-            for content in swarm.status().contents {
-                swarm.peers_changed(&content.info_hash);
-            }
+            swarm.all_peers_changed();
         }
         self.look_at_all();
     }
@@ -284,28 +298,54 @@ impl Replica {
         self.look_at(contents.into_iter());
     }
 
-    /// Removes contents from this disk whose time is over, and which `in_use` does not name; when room is short,
-    /// also those whose time is not yet over, the oldest first. Answers how many there were, and their bytes.
-    /// Blocks.
-    pub fn reap(&self, now: u64, keep: Duration, in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
-        let (expired, early) = lock(&self.retention).expired(now, keep);
+    /// Contents on this disk whose time is over; when room is short, then those whose time is not yet over, the
+    /// oldest first. [`Replica::reap`] looks closer.
+    pub fn expired(&self, now: u64, keep: Duration) -> Vec<Expired> {
+        let (over, early) = lock(&self.retention).expired(now, keep);
+        let early = match self.room.short(&self.store) {
+            0 => Vec::new(),
+            _ => early,
+        };
+        with(over, false).chain(with(early, true)).collect()
+    }
+
+    /// Removes those of some expired contents from this disk that `in_use` does not name, that have no name again,
+    /// and whose replacement is held durably by some node. Answers how many there were, and their bytes. Blocks.
+    pub fn reap(&self, expired: &[Expired], in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
         let (mut gone, mut freed) = (0, 0);
         let mut short = self.room.short(&self.store);
-        for (info_hash, is_early) in with(expired, false).chain(with(early, true)) {
-            if is_early && short == 0 {
+        for (info_hash, is_early) in expired {
+            if *is_early && short == 0 {
                 break;
             }
-            if in_use.contains(&info_hash) || self.known(&info_hash).is_some() {
+            // held until the bytes are gone: see `keep`
+            let mut retention = lock(&self.retention);
+            if !retention.contains(info_hash) || in_use.contains(info_hash) {
                 continue;
             }
-            if let Some(bytes) = self.remove(&info_hash) {
+            if self.known(info_hash).is_some() || self.is_last_resort(&retention, info_hash) {
+                continue;
+            }
+            if let Some(bytes) = self.remove(info_hash) {
                 gone += 1;
                 freed += bytes;
-                short = short.saturating_sub(bytes);
             }
-            note(lock(&self.retention).forget(&info_hash));
+            note(retention.forget(info_hash));
         }
         (gone, freed)
+    }
+
+    /// What has replaced it is durable nowhere yet.
+    fn is_last_resort(&self, retention: &Retention, info_hash: &InfoHash) -> bool {
+        let successor = retention.successor(info_hash);
+        successor.is_some_and(|content| self.holders(&content).is_empty())
+    }
+
+    /// A file with these bytes is about to get its name: the reaper leaves them alone from here on. `false` if it
+    /// was faster, and the bytes are gone.
+    pub fn keep(&self, info_hash: &InfoHash) -> bool {
+        note(lock(&self.retention).forget(info_hash));
+        self.store.state(info_hash) == State::Complete
     }
 
     /// The log goes first: nobody is told of bytes that are gone.
@@ -313,7 +353,7 @@ impl Replica {
         let length = self.store.length(info_hash)?;
         self.declare(Operation::Dropped, &[*info_hash]);
         if let Some(swarm) = self.swarm() {
-            // an open file keeps its room on the disk
+            // an open file would keep its room
             swarm.release(info_hash);
         }
         match self.store.remove(info_hash) {
@@ -326,9 +366,24 @@ impl Replica {
     }
 
     /// Some content has become complete without a fetch of ours: a reader has read all of it.
-    pub fn completed(&self, info_hash: InfoHash) {
+    pub fn completed(&self, info_hash: InfoHash, now: u64) {
+        if self.known(&info_hash).is_none() {
+            // its last name went while it was on its way here
+            note(lock(&self.retention).died(info_hash, now, None));
+        }
         lock(&self.completed).insert(info_hash);
         self.wants_sync.notify_one();
+    }
+
+    /// A read of a content has waited in vain.
+    pub fn waited_in_vain(&self, info_hash: InfoHash) {
+        lock(&self.vain).insert(info_hash);
+        self.waited.notify_one();
+    }
+
+    /// Takes the contents that reads have waited for in vain.
+    pub fn take_vain(&self) -> BTreeSet<InfoHash> {
+        std::mem::take(&mut lock(&self.vain))
     }
 
     /// Takes the contents that have become complete.
@@ -337,7 +392,7 @@ impl Replica {
     }
 }
 
-fn with(contents: Vec<InfoHash>, is_early: bool) -> impl Iterator<Item = (InfoHash, bool)> {
+fn with(contents: Vec<InfoHash>, is_early: bool) -> impl Iterator<Item = Expired> {
     contents.into_iter().map(move |content| (content, is_early))
 }
 

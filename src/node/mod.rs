@@ -10,6 +10,7 @@
 mod control;
 mod copies;
 mod error;
+mod gossip;
 mod inbox;
 mod join;
 mod links;
@@ -24,6 +25,7 @@ mod story;
 mod upkeep;
 
 pub use error::NodeError;
+pub(crate) use shared::unix_time;
 
 use crate::cli::Options;
 use crate::control::ControlServer;
@@ -121,6 +123,7 @@ async fn live(
     tokio::spawn(copies::run(Arc::clone(&shared)));
     tokio::spawn(upkeep::sync_contents(Arc::clone(&shared)));
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
+    tokio::spawn(upkeep::tell_of_vain_waits(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
     match shared.options.create {
         true => own_the_root(&shared)?,

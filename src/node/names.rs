@@ -6,6 +6,7 @@ use super::shared::{Shared, unix_time, wall_clock};
 use super::story;
 use crate::filesystem::{self as fs, BaseView, FsError, Group};
 use crate::link::{Purpose, blocking};
+use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
 use delugefs_core::ids::{NodeId, TreeId};
 use delugefs_core::settings::Settings;
@@ -64,6 +65,7 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
 
 /// Commits what is pending.
 pub(super) fn commit(shared: &Shared) -> Result<(), NamesError> {
+    let _moving = lock(&shared.names_moving);
     let Some(group) = shared.filesystem.take_group() else {
         return Ok(());
     };
@@ -88,18 +90,31 @@ pub(super) fn rebase(shared: &Shared) -> Result<(), NamesError> {
 
 /// Changes the volume's settings.
 pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError> {
-    rebase_with(shared, Some(settings))
+    rebase_with(shared, Some(settings))?;
+    // the sync machine finds the new head at its next look, and announces it
+    shared.pending.notify_one();
+    Ok(())
 }
 
 fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), NamesError> {
+    let _moving = lock(&shared.names_moving);
     let mut steps: Vec<BaseView> = Vec::new();
+    let mut failed = None;
     let invalidations = shared.filesystem.rebase(|base, group| {
         let own = match group {
             Some(group) => author(shared, group, settings)?,
             None if settings.is_some() => author(shared, &nothing(base), settings)?,
             None => view_of(shared, base)?,
         };
-        let view = shared.repository.refresh_view()?;
+        let view = match shared.repository.refresh_view() {
+            // What has been committed must be told to the filesystem, or the next commit would start from a view
+            // without it: the own commit is shown, the others' when there is room again.
+            Err(error) if base_view(&own) != *base => {
+                failed = Some(error);
+                own.clone()
+            }
+            view => view?,
+        };
         steps = vec![base.clone(), base_view(&own), base_view(&view)];
         let diff = shared.repository.diff(base.tree, view.tree)?;
         Ok::<_, NamesError>(fs::ViewDiff {
@@ -116,7 +131,7 @@ fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), Names
     let brought = follow(shared, own.tree, view.tree)?;
     story::tell_conflicts(&shared.repository, view.tree, &brought)?;
     learn_settings(shared)?;
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// A group in which only the volume's settings change.
@@ -187,7 +202,7 @@ pub(super) fn learn_settings(shared: &Shared) -> Result<(), RepositoryError> {
     if let Some(swarm) = shared.replica.swarm() {
         swarm.set_wait(settings.wait);
     }
-    let mut known = crate::sync_ext::lock(&shared.settings);
+    let mut known = lock(&shared.settings);
     if *known != settings {
         *known = settings;
         drop(known);

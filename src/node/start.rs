@@ -83,6 +83,8 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         filesystem,
         replica: parts.replica,
         members: parts.members,
+        members_changed: Notify::new(),
+        names_moving: Mutex::default(),
         settings: parts.settings,
         pins: PinFile::open(&layout.holdings())
             .map_err(NodeError::io("cannot read the peers' keys"))?,

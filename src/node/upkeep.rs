@@ -5,7 +5,7 @@ use super::inbox::Input;
 use super::shared::{Shared, unix_time};
 use super::story::Copied;
 use crate::bytes::ports::holder_nodes;
-use crate::cli::units::show_size;
+use crate::cli::units::{show_size, show_time};
 use crate::link::Message;
 use crate::sync_ext::lock;
 use delugefs_core::holdings::Operation;
@@ -26,7 +26,13 @@ const TIDY_EVERY: Duration = Duration::from_secs(2);
 /// Room is told again only when it has changed by this part.
 const SPACE_CHANGE_DIVISOR: u64 = 64;
 
-/// How often the members are written down.
+/// Contents reaped while the names stand still: some milliseconds, for mostly small files.
+const REAP_GROUP: usize = 64;
+
+/// News of members are gathered this long before they are written down.
+const MEMBERS_GATHER: Duration = Duration::from_millis(500);
+
+/// How often the members are written down and told to others also without news: when each was last connected.
 const MEMBERS_EVERY: Duration = Duration::from_mins(1);
 
 /// Makes complete contents durable, then tells of them: nobody counts on bytes that a power cut may take.
@@ -100,20 +106,31 @@ pub(super) async fn tidy(shared: Arc<Shared>) {
         let space = shared.replica.space();
         if space.free.abs_diff(told) > space.total / SPACE_CHANGE_DIVISOR {
             told = space.free;
-            let (capacity, free) = (space.total, space.free);
-            shared.links.broadcast(&Message::Space { capacity, free });
+            tell_room(&shared);
         }
     }
+}
+
+/// Tells others how much room there is.
+pub(super) fn tell_room(shared: &Shared) {
+    let space = shared.replica.space();
+    let (capacity, free) = (space.total, space.free);
+    shared.links.broadcast(&Message::Space { capacity, free });
 }
 
 fn reap(shared: &Shared) {
     if let Err(error) = shared.replica.store.flush() {
         tracing::warn!("{error}");
     }
-    let in_use = shared.filesystem.contents_in_use();
-    let (gone, freed) = shared
-        .replica
-        .reap(unix_time(), shared.settings().keep, &in_use);
+    let expired = shared.replica.expired(unix_time(), shared.settings().keep);
+    let (mut gone, mut freed) = (0, 0);
+    for some in expired.chunks(REAP_GROUP) {
+        let _still = lock(&shared.names_moving);
+        let in_use = shared.filesystem.contents_in_use();
+        let (contents, bytes) = shared.replica.reap(some, &in_use);
+        gone += contents;
+        freed += bytes;
+    }
     if gone > 0 {
         tracing::info!(
             "let go of {gone} removed or replaced contents, {} in all",
@@ -125,19 +142,64 @@ fn reap(shared: &Shared) {
     }
 }
 
+/// Tells the owner which files could not be read, and which disks have their bytes.
+pub(super) async fn tell_of_vain_waits(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = shared.replica.waited.notified() => {}
+        }
+        for info_hash in shared.replica.take_vain() {
+            tell_of_vain_wait(&shared, &info_hash);
+        }
+    }
+}
+
+fn tell_of_vain_wait(shared: &Shared, info_hash: &InfoHash) {
+    let path = shared.filesystem.path_of_content(info_hash);
+    let shown = match path {
+        Some(names) => {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            names.join("/")
+        }
+        None => format!("the content {info_hash}"),
+    };
+    let waited = show_time(shared.settings().wait);
+    match disks(shared, info_hash).join(", ") {
+        disks if disks.is_empty() => {
+            tracing::warn!("cannot read {shown}: in {waited} no disk has shown up that has it");
+        }
+        disks => tracing::warn!("cannot read {shown}: waited {waited} in vain for {disks}"),
+    }
+}
+
+/// The disks that have a content, by their labels, and whether they are connected.
+fn disks(shared: &Shared, info_hash: &InfoHash) -> Vec<String> {
+    let members = lock(&shared.members);
+    let nodes = holder_nodes(&shared.replica, &members, info_hash).into_iter();
+    let members = nodes.filter_map(|node| members.get(node));
+    let shown = members.map(|member| match member.address {
+        Some(_) => format!("{} (does not answer)", member.label),
+        None => format!("{} (not connected)", member.label),
+    });
+    shown.collect()
+}
+
 /// Writes the members down from time to time, and at the end.
 pub(super) async fn keep_members(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            () = sleep(MEMBERS_EVERY) => store_members(&shared),
+            () = shared.members_changed.notified() => sleep(MEMBERS_GATHER).await,
+            () = sleep(MEMBERS_EVERY) => super::gossip::tell_all(&shared),
         }
+        store_members(&shared);
     }
 }
 
 /// Writes the members down.
 pub(super) fn store_members(shared: &Shared) {
-    if let Err(error) = lock(&shared.members).store() {
+    if let Err(error) = lock(&shared.members).store(unix_time()) {
         tracing::warn!("cannot write down which nodes there are: {error}");
     }
 }

@@ -1,9 +1,11 @@
 //! One network namespace for each host: real mDNS, real mounts, real links cut and healed.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod copies;
+mod crowd;
 mod discovery;
 mod endings;
 mod hostile;
@@ -11,3 +13,4 @@ mod lan;
 mod refusals;
 mod room;
 mod sharing;
+mod writers;
