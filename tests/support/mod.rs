@@ -202,6 +202,7 @@ impl Lab {
             lab: self,
             host,
             disk: disk.to_owned(),
+            volume: "lab".to_owned(),
             mounted: true,
             arguments: Vec::new(),
         }
@@ -222,6 +223,7 @@ pub struct NodeSpec<'a> {
     lab: &'a Lab,
     host: u32,
     disk: String,
+    volume: String,
     mounted: bool,
     arguments: Vec<String>,
 }
@@ -230,6 +232,12 @@ impl NodeSpec<'_> {
     /// Makes the volume.
     pub fn create(self) -> Self {
         self.with("--create")
+    }
+
+    /// Of another volume than `lab`.
+    pub fn volume(mut self, id: &str) -> Self {
+        self.volume = id.to_owned();
+        self
     }
 
     /// Without a mount.
@@ -249,7 +257,7 @@ impl NodeSpec<'_> {
     pub fn command(&self) -> Command {
         let mut command = self.lab.command(self.host, PROGRAM);
         command
-            .args(["--id", "lab", "--label", &self.disk])
+            .args(["--id", &self.volume, "--label", &self.disk])
             .args(&self.arguments);
         command.arg("--root").arg(self.lab.folder(&self.disk));
         if self.mounted {
@@ -372,6 +380,16 @@ impl Node {
             .arg("--root")
             .arg(&self.root)
             .args([key, value]));
+    }
+
+    /// Waits for its end, which someone else has brought about.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let mut status = None;
+        eventually(Duration::from_secs(20), "the node ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
     }
 
     /// SIGKILL, now.
