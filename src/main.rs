@@ -2,13 +2,16 @@
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use delugefs::cli::{Arguments, Command, NodeArguments, Select, background};
+use delugefs::cli::{Arguments, Command, NodeArguments, Select, UsageError, background};
 use delugefs::control::{self, Request, SettingsReport, StatusReport, WhereReport};
 use delugefs::node;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+
+/// Exit status for a command line that cannot be understood, as clap has it.
+const USAGE_ERROR: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -19,10 +22,26 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("delugefs: {error:#}");
-            ExitCode::FAILURE
+            eprintln!("delugefs: {}", sentence(&error));
+            match error.downcast_ref::<UsageError>() {
+                Some(_) => ExitCode::from(USAGE_ERROR),
+                None => ExitCode::FAILURE,
+            }
         }
     }
+}
+
+/// An error with its causes; most of our sentences hold theirs already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.contains(&cause) {
+            sentence = format!("{sentence}: {cause}");
+        }
+    }
+    sentence
 }
 
 /// Runs a node, here or in the background.
@@ -30,8 +49,7 @@ fn start(arguments: &NodeArguments) -> Result<()> {
     let options = arguments.resolve()?;
     let child = background::is_child();
     if arguments.background && !child {
-        let started = background::start(&options.root).context("cannot start in the background")?;
-        return started.map_err(|sentence| anyhow!(sentence));
+        return Ok(background::start(&options.root)?);
     }
     log_to_stderr(&arguments.log, child)?;
     if child {
@@ -50,8 +68,7 @@ fn start(arguments: &NodeArguments) -> Result<()> {
 }
 
 fn log_to_stderr(level: &str, to_file: bool) -> Result<()> {
-    let filter = EnvFilter::try_new(format!("{level},mdns_sd=error"))
-        .with_context(|| format!("--log {level:?} is none of error, warn, info, debug, trace"))?;
+    let filter = EnvFilter::try_new(format!("{level},mdns_sd=error"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -39,7 +39,7 @@ const STRANGERS: [(&str, &[&str]); 4] = [
             "delugefs_discovery",
             "tokio",
             "std::fs",
-            "std::net",
+            "std::net::Tcp",
             "std::thread",
             "Instant::now",
             "SystemTime",

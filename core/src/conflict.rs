@@ -13,6 +13,9 @@ use crate::time::Timestamp;
 /// rather a name with a dot in it, and would leave no room for the stem.
 const EXTENSION_BYTES_MAX: usize = 32;
 
+/// What a conflict copy's name has between its stem and the date.
+const MARK: &str = " (conflict ";
+
 /// Keeps derived identities apart from every other use of the hash.
 const COPY_ID_DOMAIN: &str = "delugefs 2026 conflict copy id v1";
 
@@ -29,6 +32,23 @@ pub fn numbered_conflict_name(name: &Name, written: &Written, nth: u32) -> Name 
     let room = NAME_BYTES_MAX - mark.len() - extension.len();
     let bytes = [cut(stem, room), mark.as_bytes(), extension].concat();
     Name::parse(&bytes).expect("pieces of a name and a cleaned mark are a name")
+}
+
+/// Whether a name looks like one of a conflict copy.
+pub fn is_conflict_name(name: &Name) -> bool {
+    let bytes = name.as_bytes();
+    let starts = bytes.windows(MARK.len()).enumerate();
+    let mut starts = starts.filter(|(_, window)| *window == MARK.as_bytes());
+    starts.any(|(at, _)| is_date(&bytes[at + MARK.len()..]))
+}
+
+fn is_date(bytes: &[u8]) -> bool {
+    const PATTERN: &[u8] = b"0000-00-00 00-00-00";
+    let fits = |(byte, pattern): (&u8, &u8)| match pattern {
+        b'0' => byte.is_ascii_digit(),
+        other => byte == other,
+    };
+    bytes.len() >= PATTERN.len() && bytes.iter().zip(PATTERN).all(fits)
 }
 
 /// The identity of the copy that keeps a losing version: the same wherever that version loses.
@@ -80,7 +100,7 @@ fn mark(written: &Written, nth: u32) -> String {
     } else {
         String::new()
     };
-    format!(" (conflict {date}{label}{number})")
+    format!("{MARK}{date}{label}{number})")
 }
 
 /// The label as it can stand in a name: a default label holds a path, a foreign one whatever it likes.
@@ -210,6 +230,21 @@ mod tests {
     }
 
     #[test]
+    fn only_dated_names_are_those_of_conflict_copies() {
+        for name in [
+            "a",
+            "a (conflict today)",
+            "a (conflict 2026-11-20",
+            "(conflict 2026-11-20 17-00-00)",
+        ] {
+            assert!(
+                !is_conflict_name(&Name::parse(name.as_bytes()).unwrap()),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn long_names_are_cut_between_characters() {
         let long = format!("{}.mkv", "é".repeat(125));
         let name = String::from_utf8(renamed(long.as_bytes(), 0, &"ß".repeat(60))).unwrap();
@@ -263,6 +298,7 @@ mod tests {
             if let Ok(name) = Name::parse(&bytes) {
                 let renamed = numbered_conflict_name(&name, &written(seconds, &by), nth);
                 prop_assert_ne!(&renamed, &name);
+                prop_assert!(is_conflict_name(&renamed));
                 let text = String::from_utf8(bytes);
                 prop_assert!(text.is_err() || std::str::from_utf8(renamed.as_bytes()).is_ok());
             }

@@ -1,6 +1,6 @@
 //! Who shall hold a content: a pure function of facts that all nodes share sooner or later.
 //!
-//! No node commands another. Each runs [`decide`] over the same facts and so comes to the same takers; a node
+//! No node commands another. Each runs [`Cluster::decide`] over the same facts and so comes to the same takers; a node
 //! whose facts are older is asked by a holder. Takers are chosen by weighted rendezvous hashing: each node's
 //! draw depends on content and node alone, scaled by its free space, so a node that comes or goes moves only
 //! the contents that concern it, and space fills in proportion.
@@ -111,6 +111,16 @@ impl Cluster<'_> {
             .filter(|(_, facts)| holders.contains(&facts.incarnation))
             .map(|(node, _)| *node)
             .collect()
+    }
+
+    /// When the answers change by the passing of time alone: the next node's grace runs out.
+    pub fn next_change(&self) -> Option<Duration> {
+        let grace = self.settings.grace;
+        let rest = |facts: &NodeFacts| match facts.presence {
+            Presence::Away(time) if !facts.retired => grace.checked_sub(time),
+            _ => None,
+        };
+        self.nodes.values().filter_map(rest).min()
     }
 
     /// How a content stands and who should take it.

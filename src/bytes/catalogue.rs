@@ -22,8 +22,8 @@ pub struct Known {
 pub struct Moved {
     /// No name had these before.
     pub born: Vec<ContentRef>,
-    /// No name has these any more.
-    pub died: Vec<ContentRef>,
+    /// No name has these any more; what has replaced each, if it was not removed.
+    pub died: Vec<(ContentRef, Option<InfoHash>)>,
 }
 
 /// All contents of the view.
@@ -70,11 +70,20 @@ impl Catalogue {
                 moved.born.push(content);
             }
         }
+        let mut successors = HashMap::new();
+        for (_, change) in changes.iter() {
+            let before = swarm_content(change.before.as_ref());
+            let after = swarm_content(change.after.as_ref());
+            if let (Some(before), Some(after)) = (before, after) {
+                successors.insert(before.info_hash, after.info_hash);
+            }
+        }
         for (_, change) in changes.iter() {
             if let Some(content) = swarm_content(change.before.as_ref())
                 && self.remove(content.info_hash)
             {
-                moved.died.push(content);
+                let successor = successors.get(&content.info_hash).copied();
+                moved.died.push((content, successor));
             }
         }
         moved
@@ -173,9 +182,18 @@ mod tests {
         );
         assert_eq!(
             apply(&mut catalogue, Some(placed(2, 7)), None).died,
-            [content(7)]
+            [(content(7), None)]
         );
         assert!(catalogue.is_empty());
+    }
+
+    #[test]
+    fn a_replaced_content_is_told_with_what_replaced_it() {
+        let mut catalogue = Catalogue::default();
+        apply(&mut catalogue, None, Some(placed(1, 7)));
+        let moved = apply(&mut catalogue, Some(placed(1, 7)), Some(placed(1, 8)));
+        assert_eq!(moved.born, [content(8)]);
+        assert_eq!(moved.died, [(content(7), Some(content(8).info_hash))]);
     }
 
     #[test]

@@ -78,8 +78,8 @@ impl HoldingsFiles {
         let bytes = std::fs::read(path)?;
         match codec::read_file(&bytes) {
             Ok(recovered) if self.path(recovered.incarnation) == path => self.take(path, recovered),
-            Ok(_) => self.set_aside(path, "it has another incarnation's name"),
-            Err(error) => self.set_aside(path, &error.to_string()),
+            Ok(_) => Self::set_aside(path, "it has another incarnation's name"),
+            Err(error) => Self::set_aside(path, &error.to_string()),
         }
     }
 
@@ -90,7 +90,7 @@ impl HoldingsFiles {
         inserted.map_err(io::Error::other)
     }
 
-    fn set_aside(&self, path: &Path, why: &str) -> io::Result<()> {
+    fn set_aside(path: &Path, why: &str) -> io::Result<()> {
         tracing::warn!(
             "{} is damaged ({why}); what it says will be learned anew",
             path.display()

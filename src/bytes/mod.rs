@@ -6,3 +6,4 @@ pub mod holdings;
 pub mod ports;
 pub mod replica;
 pub mod retention;
+mod room;

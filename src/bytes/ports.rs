@@ -4,6 +4,7 @@ use super::replica::Replica;
 use crate::filesystem::{BoxFuture, ContentReader, Contents, FsError, Sealed, Space};
 use crate::net::{self, Gate};
 use crate::node::members::Members;
+use crate::node::unix_time;
 use crate::sync_ext::lock;
 use bytes::Bytes;
 use delugefs_core::entry::ContentRef;
@@ -49,6 +50,10 @@ impl Contents for Bytewise {
             .store
             .seal(staged)
             .map_err(|error| fs_error(&error))?;
+        if !self.0.keep(&info.info_hash()) {
+            // the reaper was just removing the same bytes: they are sealed again from the staging file
+            return Err(FsError::Unavailable);
+        }
         self.0.wants_sync.notify_one();
         Ok(Sealed {
             content: info.content(),
@@ -59,12 +64,16 @@ impl Contents for Bytewise {
     fn space(&self) -> Space {
         self.0.space()
     }
+
+    fn take_room(&self, bytes: u64) -> bool {
+        self.0.take_room(bytes)
+    }
 }
 
 fn fs_error(error: &StoreError) -> FsError {
-    let told = io::Error::new(error.kind(), error.to_string());
-    tracing::warn!("{error}");
-    told.into()
+    // whoever gets it tells it, or tries again
+    tracing::debug!("{error}");
+    io::Error::new(error.kind(), error.to_string()).into()
 }
 
 /// A content that is not wholly here; its `info` is read when it is first needed.
@@ -235,7 +244,7 @@ impl StoredContent for NoticingContent {
 
     fn finish(&self) -> io::Result<()> {
         self.content.finish()?;
-        self.replica.completed(self.info_hash);
+        self.replica.completed(self.info_hash, unix_time());
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 use super::catalogue::{Catalogue, Known};
 use super::holdings::HoldingsFiles;
 use super::retention::Retention;
+use super::room::Room;
 use crate::filesystem::Space;
 use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
@@ -13,17 +14,14 @@ use delugefs_core::ids::{BlobId, EntryId, IncarnationId, InfoHash, TreeId};
 use delugefs_core::sync::Positions;
 use delugefs_metadata_repo::Repository;
 use delugefs_torrent::metainfo::Info;
-use delugefs_torrent::store::ContentStore;
+use delugefs_torrent::store::{ContentStore, State};
 use delugefs_torrent::swarm::Swarm;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
-
-/// How old the answer about the disk's room may be: asking costs a system call for each write otherwise.
-const SPACE_AGE_MAX: Duration = Duration::from_millis(200);
 
 /// Contents that wait to be looked at by the replicator; beyond this, all are looked at.
 const SUBJECTS_MAX: usize = 1 << 20;
@@ -35,6 +33,8 @@ pub struct Subjects {
     pub some: BTreeSet<InfoHash>,
     /// All contents.
     pub all: bool,
+    /// Those for which nobody had room, or which others were to take.
+    pub unmet: bool,
 }
 
 /// This node's share of the volume's bytes.
@@ -50,7 +50,7 @@ pub struct Replica {
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
     vain: Mutex<BTreeSet<InfoHash>>,
-    space: Mutex<Option<(Instant, Space)>>,
+    room: Room,
     /// There is something to replicate, perhaps.
     pub wants_look: Notify,
     /// A content is complete and waits to be made durable and told of.
@@ -82,7 +82,7 @@ impl Replica {
             subjects: Mutex::default(),
             completed: Mutex::default(),
             vain: Mutex::default(),
-            space: Mutex::default(),
+            room: Room::new(root),
             wants_look: Notify::new(),
             wants_sync: Notify::new(),
             waited: Notify::new(),
@@ -115,7 +115,7 @@ impl Replica {
             let info_hash = held.content.info_hash;
             note(match catalogue.get(&info_hash) {
                 Some(_) => retention.forget(&info_hash),
-                None => retention.died(info_hash, now),
+                None => retention.died(info_hash, now, None),
             });
         }
         *lock(&self.catalogue) = catalogue;
@@ -127,8 +127,8 @@ impl Replica {
     pub fn follow(&self, changes: &Changes, blobs: &BTreeMap<EntryId, BlobId>, now: u64) {
         let moved = lock(&self.catalogue).apply(changes, blobs);
         let mut retention = lock(&self.retention);
-        for content in &moved.died {
-            note(retention.died(content.info_hash, now));
+        for (content, successor) in &moved.died {
+            note(retention.died(content.info_hash, now, *successor));
         }
         for content in &moved.born {
             note(retention.forget(&content.info_hash));
@@ -168,28 +168,12 @@ impl Replica {
 
     /// Room on this disk, at most a moment old.
     pub fn space(&self) -> Space {
-        let mut cached = lock(&self.space);
-        match *cached {
-            Some((at, space)) if at.elapsed() < SPACE_AGE_MAX => space,
-            _ => {
-                let space = self.ask_space();
-                *cached = Some((Instant::now(), space));
-                space
-            }
-        }
+        self.room.space(&self.store)
     }
 
-    fn ask_space(&self) -> Space {
-        match self.store.space() {
-            Ok(space) => Space {
-                total: space.capacity,
-                free: space.free,
-            },
-            Err(error) => {
-                tracing::warn!("{error}");
-                Space::default()
-            }
-        }
+    /// Takes room for what is about to be written, if there is as much.
+    pub fn take_room(&self, bytes: u64) -> bool {
+        self.room.take(&self.store, bytes)
     }
 
     /// Someone may have become reachable who has this content.
@@ -248,9 +232,9 @@ impl Replica {
         drop(holdings);
         let progressed = matches!(applied, Applied::Moved(_) | Applied::Collected);
         if let Applied::Moved(changed) = applied {
-            changed
-                .iter()
-                .for_each(|content| self.peers_changed(content));
+            for content in &changed {
+                self.peers_changed(content);
+            }
             self.look_at(changed.into_iter());
         }
         (position.unwrap_or(0), progressed)
@@ -273,8 +257,8 @@ impl Replica {
         subjects.some.extend(contents);
         if subjects.some.len() > SUBJECTS_MAX {
             *subjects = Subjects {
-                some: BTreeSet::new(),
                 all: true,
+                ..Subjects::default()
             };
         }
         drop(subjects);
@@ -284,6 +268,12 @@ impl Replica {
     /// Any content may need copies.
     pub fn look_at_all(&self) {
         lock(&self.subjects).all = true;
+        self.wants_look.notify_one();
+    }
+
+    /// Some node's room has changed: contents that wait for room may have found it.
+    pub fn room_changed(&self) {
+        lock(&self.subjects).unmet = true;
         self.wants_look.notify_one();
     }
 
@@ -305,28 +295,65 @@ impl Replica {
         self.look_at(contents.into_iter());
     }
 
-    /// Removes contents from this disk whose time is over, and which `in_use` does not name. Answers how many
-    /// there were, and their bytes. Blocks.
-    pub fn reap(&self, now: u64, keep: Duration, in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
-        let expired = lock(&self.retention).expired(now, keep);
+    /// Contents on this disk whose time is over; when room is short, also as many of those whose time is not yet
+    /// over, the oldest first. [`Replica::reap`] looks closer.
+    pub fn expired(&self, now: u64, keep: Duration) -> Vec<InfoHash> {
+        let (over, early) = lock(&self.retention).expired(now, keep);
+        let bytes = |content: &InfoHash| self.store.length(content).unwrap_or(0);
+        let freed: u64 = over.iter().map(bytes).sum();
+        let mut short = self.room.short(&self.store).saturating_sub(freed);
+        let is_needed = |content: &InfoHash| {
+            let needed = short > 0;
+            short = short.saturating_sub(bytes(content));
+            needed
+        };
+        let early: Vec<_> = early.into_iter().take_while(is_needed).collect();
+        over.into_iter().chain(early).collect()
+    }
+
+    /// Removes those of some expired contents from this disk that `in_use` does not name, that have no name again,
+    /// and whose replacement is held durably by some node. Answers how many there were, and their bytes. Blocks.
+    pub fn reap(&self, expired: &[InfoHash], in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
         let (mut gone, mut freed) = (0, 0);
         for info_hash in expired {
-            if in_use.contains(&info_hash) || self.known(&info_hash).is_some() {
+            // held until the bytes are gone: see `keep`
+            let mut retention = lock(&self.retention);
+            if !retention.contains(info_hash) || in_use.contains(info_hash) {
                 continue;
             }
-            if let Some(bytes) = self.remove(&info_hash) {
+            if self.known(info_hash).is_some() || self.is_last_resort(&retention, info_hash) {
+                continue;
+            }
+            if let Some(bytes) = self.remove(info_hash) {
                 gone += 1;
                 freed += bytes;
             }
-            note(lock(&self.retention).forget(&info_hash));
+            note(retention.forget(info_hash));
         }
         (gone, freed)
+    }
+
+    /// What has replaced it is durable nowhere yet.
+    fn is_last_resort(&self, retention: &Retention, info_hash: &InfoHash) -> bool {
+        let successor = retention.successor(info_hash);
+        successor.is_some_and(|content| self.holders(&content).is_empty())
+    }
+
+    /// A file with these bytes is about to get its name: the reaper leaves them alone from here on. `false` if it
+    /// was faster, and the bytes are gone.
+    pub fn keep(&self, info_hash: &InfoHash) -> bool {
+        note(lock(&self.retention).forget(info_hash));
+        self.store.state(info_hash) == State::Complete
     }
 
     /// The log goes first: nobody is told of bytes that are gone.
     fn remove(&self, info_hash: &InfoHash) -> Option<u64> {
         let length = self.store.length(info_hash)?;
         self.declare(Operation::Dropped, &[*info_hash]);
+        if let Some(swarm) = self.swarm() {
+            // an open file would keep its room
+            swarm.release(info_hash);
+        }
         match self.store.remove(info_hash) {
             Ok(_) => Some(length),
             Err(error) => {
@@ -337,7 +364,11 @@ impl Replica {
     }
 
     /// Some content has become complete without a fetch of ours: a reader has read all of it.
-    pub fn completed(&self, info_hash: InfoHash) {
+    pub fn completed(&self, info_hash: InfoHash, now: u64) {
+        if self.known(&info_hash).is_none() {
+            // its last name went while it was on its way here
+            note(lock(&self.retention).died(info_hash, now, None));
+        }
         lock(&self.completed).insert(info_hash);
         self.wants_sync.notify_one();
     }

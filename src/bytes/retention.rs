@@ -4,28 +4,46 @@
 //! name go. Those times are in the file `expiring`, one line each, so that a restart neither forgets nor restarts
 //! the count; a content that lost its name while no node ran starts counting at the next start. What is lost of
 //! the file in a crash only keeps bytes longer.
+//!
+//! A version that was replaced also remembers by what: until that is held durably by some node, the old bytes may
+//! be the only ones that a power cut leaves.
 
 use delugefs_core::ids::InfoHash;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// First line of the file.
-const HEADER: &str = "delugefs expiring draft-1";
+const HEADER: &str = "delugefs expiring draft-2";
+
+/// Kept so long even when room is short: by then the change that took the last name is durable here, and what
+/// replaced the content, too.
+const KEEP_MIN: Duration = Duration::from_secs(5);
 
 /// Lines beyond what is alive, after which the file is written anew.
 const STALE_LINES_MAX: usize = 10_000;
 
-/// Contents that have lost their last name, each with the time of that, in seconds since 1970.
+/// Replacements that are followed from a version on: `prev` of a descriptor is far shorter.
+const SUCCESSORS_MAX: usize = 64;
+
+/// How a content lost its last name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Death {
+    /// When, in seconds since 1970.
+    at: u64,
+    /// What replaced it, if it was not removed.
+    successor: Option<InfoHash>,
+}
+
+/// Contents that have lost their last name.
 #[derive(Debug)]
 pub struct Retention {
     path: PathBuf,
     file: File,
     lines: usize,
-    since: BTreeMap<InfoHash, u64>,
+    since: BTreeMap<InfoHash, Death>,
 }
 
 impl Retention {
@@ -38,9 +56,9 @@ impl Retention {
         };
         let since = text.lines().skip(1).filter_map(parse_line).fold(
             BTreeMap::new(),
-            |mut since, (info_hash, time)| {
-                match time {
-                    Some(time) => since.insert(info_hash, time),
+            |mut since, (info_hash, death)| {
+                match death {
+                    Some(death) => since.insert(info_hash, death),
                     None => since.remove(&info_hash),
                 };
                 since
@@ -56,13 +74,19 @@ impl Retention {
         })
     }
 
-    /// A content has lost its last name.
-    pub fn died(&mut self, info_hash: InfoHash, now: u64) -> io::Result<()> {
+    /// A content has lost its last name, to another content or to none.
+    pub fn died(
+        &mut self,
+        info_hash: InfoHash,
+        now: u64,
+        successor: Option<InfoHash>,
+    ) -> io::Result<()> {
         if self.since.contains_key(&info_hash) {
             return Ok(());
         }
-        self.since.insert(info_hash, now);
-        self.append(&format!("{info_hash} {now}\n"))
+        let death = Death { at: now, successor };
+        self.since.insert(info_hash, death);
+        self.append(&line(&info_hash, &death))
     }
 
     /// A content has a name again, or its bytes are gone.
@@ -73,11 +97,35 @@ impl Retention {
         }
     }
 
-    /// Contents whose time is over.
-    pub fn expired(&self, now: u64, keep: Duration) -> Vec<InfoHash> {
-        let over = |since: &u64| now.saturating_sub(*since) >= keep.as_secs();
-        let expired = self.since.iter().filter(|(_, since)| over(since));
-        expired.map(|(info_hash, _)| *info_hash).collect()
+    /// Contents whose time is over; and those that can go before it when room is short, the oldest first.
+    pub fn expired(&self, now: u64, keep: Duration) -> (Vec<InfoHash>, Vec<InfoHash>) {
+        let age = |death: &Death| Duration::from_secs(now.saturating_sub(death.at));
+        let mut oldest: Vec<_> = self.since.iter().collect();
+        oldest.retain(|(_, death)| age(death) >= keep.min(KEEP_MIN));
+        oldest.sort_by_key(|(_, death)| death.at);
+        let is_over = |(_, death): &(&InfoHash, &Death)| age(death) >= keep;
+        let over = oldest.partition_point(is_over);
+        let contents: Vec<InfoHash> = oldest.into_iter().map(|(content, _)| *content).collect();
+        let (over, early) = contents.split_at(over);
+        (over.to_vec(), early.to_vec())
+    }
+
+    /// Whether a content is still among those that expire.
+    pub fn contains(&self, info_hash: &InfoHash) -> bool {
+        self.since.contains_key(info_hash)
+    }
+
+    /// What stands in a content's place now: the end of the chain of replacements, which has a name, or none when
+    /// the last of them was removed.
+    pub fn successor(&self, info_hash: &InfoHash) -> Option<InfoHash> {
+        let mut last = self.since.get(info_hash)?.successor?;
+        for _ in 0..SUCCESSORS_MAX {
+            match self.since.get(&last) {
+                Some(death) => last = death.successor?,
+                None => break,
+            }
+        }
+        Some(last)
     }
 
     fn append(&mut self, line: &str) -> io::Result<()> {
@@ -91,22 +139,32 @@ impl Retention {
     }
 }
 
-fn parse_line(line: &str) -> Option<(InfoHash, Option<u64>)> {
-    let (info_hash, time) = line.split_once(' ')?;
-    let time = match time {
-        "-" => None,
-        seconds => Some(seconds.parse().ok()?),
+fn parse_line(line: &str) -> Option<(InfoHash, Option<Death>)> {
+    let mut words = line.split(' ');
+    let info_hash = words.next()?.parse().ok()?;
+    let at = match words.next()? {
+        "-" => return Some((info_hash, None)),
+        seconds => seconds.parse().ok()?,
     };
-    Some((info_hash.parse().ok()?, time))
+    let successor = words.next().map(str::parse).transpose().ok()?;
+    Some((info_hash, Some(Death { at, successor })))
 }
 
-fn write_anew(path: &Path, since: &BTreeMap<InfoHash, u64>) -> io::Result<File> {
-    let new = path.with_extension("new");
-    let mut text = format!("{HEADER}\n");
-    for (info_hash, time) in since {
-        // writing to a String cannot fail
-        let _ = writeln!(text, "{info_hash} {time}");
+fn line(info_hash: &InfoHash, death: &Death) -> String {
+    match death.successor {
+        Some(successor) => format!("{info_hash} {} {successor}\n", death.at),
+        None => format!("{info_hash} {}\n", death.at),
     }
+}
+
+fn write_anew(path: &Path, since: &BTreeMap<InfoHash, Death>) -> io::Result<File> {
+    let new = path.with_extension("new");
+    let lines = since
+        .iter()
+        .map(|(info_hash, death)| line(info_hash, death));
+    let text: String = std::iter::once(format!("{HEADER}\n"))
+        .chain(lines)
+        .collect();
     std::fs::write(&new, text)?;
     std::fs::rename(&new, path)?;
     OpenOptions::new().append(true).open(path)
@@ -128,15 +186,15 @@ mod tests {
     fn counts_on_across_restarts() {
         let root = tempfile::tempdir().unwrap();
         let mut retention = Retention::open(root.path()).unwrap();
-        retention.died(hash(1), 100).unwrap();
-        retention.died(hash(2), 100).unwrap();
-        retention.died(hash(1), 100 + DAY).unwrap();
+        retention.died(hash(1), 100, None).unwrap();
+        retention.died(hash(2), 100, None).unwrap();
+        retention.died(hash(1), 100 + DAY, None).unwrap();
         retention.forget(&hash(2)).unwrap();
         let retention = Retention::open(root.path()).unwrap();
-        assert!(retention.expired(99 + 7 * DAY, KEEP).is_empty());
-        assert_eq!(retention.expired(100 + 7 * DAY, KEEP), [hash(1)]);
+        assert!(retention.expired(99 + 7 * DAY, KEEP).0.is_empty());
+        assert_eq!(retention.expired(100 + 7 * DAY, KEEP).0, [hash(1)]);
         assert!(
-            retention.expired(0, KEEP).is_empty(),
+            retention.expired(0, KEEP).0.is_empty(),
             "a clock that was set back reaps nothing"
         );
     }
@@ -145,12 +203,35 @@ mod tests {
     fn a_torn_last_line_costs_only_itself() {
         let root = tempfile::tempdir().unwrap();
         let mut retention = Retention::open(root.path()).unwrap();
-        retention.died(hash(1), 100).unwrap();
-        retention.died(hash(2), 100).unwrap();
+        retention.died(hash(1), 100, None).unwrap();
+        retention.died(hash(2), 100, None).unwrap();
         let path = root.path().join("expiring");
         let text = std::fs::read(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 30]).unwrap();
         let retention = Retention::open(root.path()).unwrap();
-        assert_eq!(retention.expired(u64::MAX, KEEP), [hash(1)]);
+        assert_eq!(retention.expired(u64::MAX, KEEP).0, [hash(1)]);
+    }
+
+    #[test]
+    fn what_was_replaced_knows_by_what_also_after_a_restart() {
+        let root = tempfile::tempdir().unwrap();
+        let mut retention = Retention::open(root.path()).unwrap();
+        retention.died(hash(1), 100, Some(hash(2))).unwrap();
+        retention.died(hash(2), 101, Some(hash(3))).unwrap();
+        retention.died(hash(4), 101, None).unwrap();
+        let mut retention = Retention::open(root.path()).unwrap();
+        assert_eq!(retention.successor(&hash(1)), Some(hash(3)));
+        assert_eq!(retention.successor(&hash(4)), None);
+        retention.died(hash(3), 102, None).unwrap();
+        assert_eq!(retention.successor(&hash(1)), None, "the file was removed");
+    }
+
+    #[test]
+    fn replacements_in_a_circle_come_to_an_end() {
+        let root = tempfile::tempdir().unwrap();
+        let mut retention = Retention::open(root.path()).unwrap();
+        retention.died(hash(1), 100, Some(hash(2))).unwrap();
+        retention.died(hash(2), 101, Some(hash(1))).unwrap();
+        assert!(retention.successor(&hash(1)).is_some());
     }
 }

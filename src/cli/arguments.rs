@@ -6,6 +6,9 @@ use delugefs_core::limits::{LABEL_BYTES_MAX, VOLUME_NAME_BYTES_MAX};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+/// What `--log` takes, from least to most.
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
 /// One filesystem made of spare disks, with no server.
 ///
 /// Start one process for each disk; disks of one volume find each other on the local network:
@@ -66,7 +69,7 @@ pub struct NodeArguments {
     #[arg(long)]
     pub background: bool,
     /// How much to say: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = LOG_LEVELS, hide_possible_values = true)]
     pub log: String,
 }
 

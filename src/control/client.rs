@@ -4,7 +4,7 @@ use super::mounts::path_within;
 use super::{LINE_BYTES_MAX, Reply, Request, find_mount};
 use crate::root::Layout;
 use serde::de::DeserializeOwned;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,7 +78,8 @@ fn exchange(mut stream: &UnixStream, request: &Request) -> io::Result<Reply> {
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut reply = Vec::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX as u64)).read_until(b'\n', &mut reply)?;
+    // to its end, which after a stop is the end of the node's process
+    stream.take(LINE_BYTES_MAX as u64).read_to_end(&mut reply)?;
     if reply.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

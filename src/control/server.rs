@@ -85,7 +85,9 @@ async fn serve(stream: UnixStream, handler: &dyn Handle) -> io::Result<()> {
     let mut line = Vec::new();
     let mut limited = BufReader::new(read.take(LINE_BYTES_MAX as u64));
     tokio::time::timeout(REQUEST_WAIT, limited.read_until(b'\n', &mut line)).await??;
-    let reply = match serde_json::from_slice::<Request>(&line) {
+    let request = serde_json::from_slice::<Request>(&line);
+    let is_stop = matches!(request, Ok(Request::Stop));
+    let reply = match request {
         Ok(request) => match handler.handle(request).await {
             Ok(report) => Reply::Done(report),
             Err(sentence) => Reply::Failed(sentence),
@@ -97,5 +99,10 @@ async fn serve(stream: UnixStream, handler: &dyn Handle) -> io::Result<()> {
     let mut text = serde_json::to_vec(&reply)?;
     text.push(b'\n');
     write.write_all(&text).await?;
+    if is_stop {
+        // left open: the kernel closes it when the process has ended, and then the root can be used again
+        std::mem::forget(write);
+        return Ok(());
+    }
     write.shutdown().await
 }

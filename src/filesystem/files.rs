@@ -2,9 +2,7 @@
 
 use super::handles::{Handle, HandleKind};
 use super::state::State;
-use super::{
-    Allocation, Answer, ContentReader, Filesystem, FsError, HandleId, Inode, Space, Whence,
-};
+use super::{Allocation, Answer, ContentReader, Filesystem, FsError, HandleId, Inode, Whence};
 use bytes::{Bytes, BytesMut};
 use delugefs_core::entry::Content;
 use rustix::fs::{FallocateFlags, SeekFrom};
@@ -52,10 +50,12 @@ impl Filesystem {
 
     /// `pwrite`; with `O_APPEND` at the end, wherever `offset` is. All or nothing but for a full disk.
     pub fn write(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<usize, FsError> {
-        let (file, append, space) = self.lock().writable(handle)?;
-        if space.free < data.len() as u64 {
-            return Err(FsError::NoSpace);
-        }
+        let (file, append) = {
+            let state = self.lock();
+            let writable = state.writable(handle)?;
+            state.take_room(data.len() as u64)?;
+            writable
+        };
         let end = offset.checked_add(data.len() as u64);
         if end.is_none_or(|end| end > FILE_BYTES_MAX) {
             return Err(FsError::FileTooBig);
@@ -86,7 +86,7 @@ impl Filesystem {
         offset: u64,
         length: u64,
     ) -> Result<(), FsError> {
-        let (file, _, space) = self.lock().writable(handle)?;
+        let (file, _) = self.lock().writable(handle)?;
         if length == 0 {
             return Err(FsError::Invalid);
         }
@@ -101,8 +101,8 @@ impl Filesystem {
             Allocation::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
             Allocation::Zero => FallocateFlags::ZERO_RANGE,
         };
-        if what != Allocation::PunchHole && grows > space.free {
-            return Err(FsError::NoSpace);
+        if what != Allocation::PunchHole {
+            self.lock().take_room(grows)?;
         }
         match rustix::fs::fallocate(&*file, flags, offset, length) {
             Err(Errno::OPNOTSUPP) => Err(FsError::NotSupported),
@@ -136,7 +136,7 @@ impl Filesystem {
 
     /// `ftruncate`
     pub(super) fn set_length(&self, handle: HandleId, size: u64) -> Result<(), FsError> {
-        let (file, _, _) = self.lock().writable(handle)?;
+        let (file, _) = self.lock().writable(handle)?;
         if size > FILE_BYTES_MAX {
             return Err(FsError::FileTooBig);
         }
@@ -172,7 +172,7 @@ impl State {
         }
     }
 
-    fn writable(&self, handle: HandleId) -> Result<(Arc<File>, bool, Space), FsError> {
+    fn writable(&self, handle: HandleId) -> Result<(Arc<File>, bool), FsError> {
         let Handle { inode, kind } = self.handles.get(handle)?;
         let HandleKind::File {
             write: true,
@@ -184,8 +184,7 @@ impl State {
         };
         let staged = self.names.node(*inode)?.staged();
         let staged = staged.ok_or_else(|| FsError::Damaged("a writer without a file".into()))?;
-        let space = self.ports.contents.space();
-        Ok((Arc::clone(&staged.file), *append, space))
+        Ok((Arc::clone(&staged.file), *append))
     }
 
     fn release(&mut self, handle: HandleId) {

@@ -155,9 +155,7 @@ impl Filesystem {
 
     fn new_copy(&self, content: ContentRef) -> Result<(super::staging::Staging, Nonce), FsError> {
         let state = self.lock();
-        if state.ports.contents.space().free < content.length {
-            return Err(FsError::NoSpace);
-        }
+        state.take_room(content.length)?;
         Ok((state.staging.clone(), state.new_nonce()))
     }
 
@@ -222,6 +220,14 @@ impl State {
     pub(super) fn check_room(&self) -> Result<(), FsError> {
         let free = self.ports.contents.space().free;
         (free > 0).then_some(()).ok_or(FsError::NoSpace)
+    }
+
+    /// Takes room for bytes that are about to be written.
+    pub(super) fn take_room(&self, bytes: u64) -> Result<(), FsError> {
+        match self.ports.contents.take_room(bytes) {
+            true => Ok(()),
+            false => Err(FsError::NoSpace),
+        }
     }
 
     fn create(

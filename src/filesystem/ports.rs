@@ -54,9 +54,13 @@ pub trait Contents: Send + Sync {
     /// Hashes a staging file and takes it over: afterwards it is gone from `staged`, and complete here.
     /// On an error it is still at `staged`. Takes its time; never called under a lock.
     fn seal(&self, staged: &Path) -> Result<Sealed, FsError>;
-    /// Room on this disk, already less the reserve and within the capacity. Called for each write that the
-    /// filesystem serves itself: must be cheap.
+    /// Room on this disk, already less the reserve and within the capacity.
     fn space(&self) -> Space;
+    /// Takes so many bytes of that room for what is about to be written, if there are as many. Called for each
+    /// write that the filesystem serves itself: must be cheap.
+    fn take_room(&self, bytes: u64) -> bool {
+        bytes <= self.space().free
+    }
 }
 
 /// Reads a content while it arrives.

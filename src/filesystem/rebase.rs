@@ -379,9 +379,15 @@ impl<'a> Rebase<'a> {
                 at: self.state.now(),
                 by: self.state.config.label.clone(),
             };
-            let name = self.state.free_name(parent, &name, &written);
-            self.state.names.attach(inode, (parent, name.clone()));
-            self.tell(parent, &name, None);
+            let free = self.state.free_name(parent, &name, &written);
+            self.state.names.attach(inode, (parent, free.clone()));
+            self.tell(parent, &free, None);
+            if free != name {
+                let path = self.state.describe(inode);
+                tracing::warn!(
+                    "conflict: another disk has changed what was being written here; the version from here is now {path}"
+                );
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! What has to be so before a mount: checked first, so that each lack has its own sentence.
 
 use super::table::{Mounted, mounted_on};
+use rustix::fs::{major, minor};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -16,6 +18,10 @@ pub(super) const SUBTYPE: &str = "delugefs";
 const STALE_MOUNTS_MAX: usize = 16;
 
 const DEVICE: &str = "/dev/fuse";
+
+/// Its number (Linux, Documentation/admin-guide/devices.txt). Containers put other things in its place.
+const DEVICE_NUMBER: (u32, u32) = (10, 229);
+
 const FUSE_CONF: &str = "/etc/fuse.conf";
 const HELPER: &str = "fusermount3";
 
@@ -101,7 +107,13 @@ fn check_device() -> Result<(), PointError> {
             Err(PointError::DeviceDenied)
         }
         Err(_) => Err(PointError::NoDevice),
-        Ok(_) => Ok(()),
+        Ok(device) => {
+            let number = device.metadata().map(|metadata| metadata.rdev());
+            match number.is_ok_and(|number| (major(number), minor(number)) == DEVICE_NUMBER) {
+                true => Ok(()),
+                false => Err(PointError::NoDevice),
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! type it does not know, and bytes after the last field it knows.
 
 use super::LinkError;
-use super::message::{Heads, Hello, Message, PeerAddresses, Protocol};
+use super::message::{Heads, Hello, MemberFacts, Message, PeerAddresses, Protocol};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use delugefs_core::ids::{CommitId, IncarnationId, InfoHash, NodeId, VolumeId};
 use delugefs_core::limits::{LABEL_BYTES_MAX, VOLUME_NAME_BYTES_MAX};
@@ -33,6 +33,9 @@ pub const HASHES_MAX: usize = 16_384;
 /// Nodes in a peers message.
 pub const PEERS_MAX: usize = 1024;
 
+/// Nodes in a members message, about 200 bytes each.
+pub const MEMBERS_MAX: usize = 1024;
+
 /// Addresses of one node.
 pub const ADDRESSES_MAX: usize = 16;
 
@@ -43,7 +46,7 @@ pub const SITE_BYTES_MAX: usize = 64;
 pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// The newest type that is known here.
-const TYPE_MAX: u8 = 15;
+const TYPE_MAX: u8 = 16;
 
 /// A message that cannot be sent: a list or text is over its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +94,7 @@ pub fn encode(message: &Message) -> Result<Bytes, TooLarge> {
         Message::Pong(number) => out.numbers(13, &[*number]),
         Message::Goodbye { reason } => out.sentence(14, reason),
         Message::Problem { text } => out.sentence(15, text),
+        Message::Members(members) => write_members(&mut out, members)?,
     }
     let length = out.0.len() - FRAME_LENGTH_BYTES;
     within(length, FRAME_BYTES_MAX, "frame")?;
@@ -165,6 +169,7 @@ fn read(reader: &mut Reader) -> Option<Message> {
         15 => Message::Problem {
             text: reader.text(TEXT_BYTES_MAX)?,
         },
+        16 => Message::Members(reader.list(MEMBERS_MAX, read_member)?),
         _ => return None,
     };
     Some(message)
@@ -242,6 +247,32 @@ fn read_peer(reader: &mut Reader) -> Option<PeerAddresses> {
     Some(PeerAddresses {
         node: NodeId::new(reader.array()?),
         addresses: reader.list(ADDRESSES_MAX, Reader::address)?,
+    })
+}
+
+fn write_members(out: &mut Writer, members: &[MemberFacts]) -> Result<(), TooLarge> {
+    out.list(16, members.len(), MEMBERS_MAX)?;
+    for member in members {
+        out.0.put_slice(member.node.as_bytes());
+        out.0.put_slice(member.incarnation.as_bytes());
+        out.text(&member.label, LABEL_BYTES_MAX, "label")?;
+        out.text(&member.site, SITE_BYTES_MAX, "site")?;
+        for number in [member.capacity, member.free, member.away] {
+            out.0.put_u64(number);
+        }
+    }
+    Ok(())
+}
+
+fn read_member(reader: &mut Reader) -> Option<MemberFacts> {
+    Some(MemberFacts {
+        node: NodeId::new(reader.array()?),
+        incarnation: IncarnationId::new(reader.array()?),
+        label: reader.text(LABEL_BYTES_MAX)?,
+        site: reader.text(SITE_BYTES_MAX)?,
+        capacity: reader.u64()?,
+        free: reader.u64()?,
+        away: reader.u64()?,
     })
 }
 

@@ -56,6 +56,25 @@ pub struct PeerAddresses {
     pub addresses: Vec<SocketAddr>,
 }
 
+/// What a node has heard of another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberFacts {
+    /// The node.
+    pub node: NodeId,
+    /// Its incarnation when it was last connected.
+    pub incarnation: IncarnationId,
+    /// Its label.
+    pub label: String,
+    /// Its site.
+    pub site: String,
+    /// Most bytes that it may use.
+    pub capacity: u64,
+    /// Bytes that it could still take.
+    pub free: u64,
+    /// Seconds since it was last connected to anyone, as far as the sender has heard; 0 while it is.
+    pub away: u64,
+}
+
 /// Author heads: for each incarnation the newest commit of its chain.
 pub type Heads = BTreeMap<IncarnationId, CommitId>;
 
@@ -115,4 +134,6 @@ pub enum Message {
         /// For the log.
         text: String,
     },
+    /// The other nodes of the volume that the sender has ever heard of, or those of them with news.
+    Members(Vec<MemberFacts>),
 }

@@ -69,9 +69,9 @@ mod tests {
             name: "bigstore".to_owned(),
         };
         let (asker, node) = tokio::io::duplex(64);
-        let (asked, answered) = tokio::join!(ask(asker), answer(node, &volume));
-        answered.unwrap();
-        assert_eq!(asked.unwrap(), volume);
+        let (learned, told) = tokio::join!(ask(asker), answer(node, &volume));
+        told.unwrap();
+        assert_eq!(learned.unwrap(), volume);
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ const FETCHES_MAX: usize = 16;
 const GATHER: Duration = Duration::from_millis(50);
 
 /// The plan is made anew after this also without news: a node may have been away for longer than the grace.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
 /// A fetch without progress for so long gives its place to another.
 const STALL_MAX: Duration = Duration::from_secs(30);
@@ -38,17 +38,19 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut fetches = JoinSet::new();
     let wanted: Arc<std::sync::Mutex<BTreeSet<InfoHash>>> = Arc::default();
     let places = Arc::new(Semaphore::new(FETCHES_MAX));
+    let mut unmet = BTreeSet::new();
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = shared.replica.wants_look.notified() => tokio::time::sleep(GATHER).await,
-            () = tokio::time::sleep(LOOK_AGAIN_AFTER) => shared.replica.look_at_all(),
+            () = tokio::time::sleep(quiet(&shared)) => shared.replica.look_at_all(),
         }
         while fetches.try_join_next().is_some() {}
-        let worker = Arc::clone(&shared);
-        let Ok(plan) = tokio::task::spawn_blocking(move || plan(&worker)).await else {
+        let (worker, before) = (Arc::clone(&shared), unmet.clone());
+        let Ok(plan) = tokio::task::spawn_blocking(move || plan(&worker, before)).await else {
             continue;
         };
+        unmet = plan.unmet;
         ask(&shared, plan.ask);
         for content in plan.hold {
             if lock(&wanted).insert(content.info_hash) {
@@ -68,33 +70,54 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// How long the last plan is good without news.
+fn quiet(shared: &Shared) -> Duration {
+    let (settings, facts) = (shared.settings(), facts(shared));
+    let cluster = Cluster {
+        settings: &settings,
+        nodes: &facts,
+    };
+    // times of members are in whole seconds
+    let next = cluster
+        .next_change()
+        .map(|next| next + Duration::from_secs(1));
+    next.map_or(LOOK_AGAIN_AFTER, |next| next.min(LOOK_AGAIN_AFTER))
+}
+
 #[derive(Default)]
 struct Plan {
     hold: Vec<ContentRef>,
     ask: BTreeMap<NodeId, Vec<InfoHash>>,
+    /// Short of copies, and not for this node to hold.
+    unmet: BTreeSet<InfoHash>,
 }
 
-fn plan(shared: &Shared) -> Plan {
-    let subjects = shared.replica.take_subjects();
-    let contents = match subjects.all {
-        true => shared.replica.contents(),
-        false => {
-            let known = |info_hash: &InfoHash| {
-                let length = shared.replica.known(info_hash)?.length;
-                Some(ContentRef {
-                    info_hash: *info_hash,
-                    length,
-                })
-            };
-            subjects.some.iter().filter_map(known).collect()
-        }
+fn plan(shared: &Shared, unmet: BTreeSet<InfoHash>) -> Plan {
+    let mut subjects = shared.replica.take_subjects();
+    if subjects.unmet {
+        subjects.some.extend(&unmet);
+    }
+    let mut plan = Plan::default();
+    let contents = if subjects.all {
+        shared.replica.contents()
+    } else {
+        plan.unmet = unmet;
+        plan.unmet
+            .retain(|content| !subjects.some.contains(content));
+        let known = |info_hash: &InfoHash| {
+            let length = shared.replica.known(info_hash)?.length;
+            Some(ContentRef {
+                info_hash: *info_hash,
+                length,
+            })
+        };
+        subjects.some.iter().filter_map(known).collect()
     };
     let (settings, facts) = (shared.settings(), facts(shared));
     let cluster = Cluster {
         settings: &settings,
         nodes: &facts,
     };
-    let mut plan = Plan::default();
     let mut short = Vec::new();
     for content in contents {
         let holders = holders(shared, &cluster, &content);
@@ -103,13 +126,18 @@ fn plan(shared: &Shared) -> Plan {
             holders: &holders,
             declined: &BTreeSet::new(),
         };
-        match cluster.decide(shared.node(), &subject) {
-            Decision::Hold => short.push((content, cluster.assess(&subject))),
-            Decision::Leave => {}
-            Decision::AskOthers(nodes) => {
-                for node in nodes {
-                    plan.ask.entry(node).or_default().push(content.info_hash);
-                }
+        let assessed = cluster.assess(&subject);
+        let decision = cluster.decide(shared.node(), &subject);
+        if decision == Decision::Hold {
+            short.push((content, assessed));
+            continue;
+        }
+        if assessed.missing > 0 {
+            plan.unmet.insert(content.info_hash);
+        }
+        if let Decision::AskOthers(nodes) = decision {
+            for node in nodes {
+                plan.ask.entry(node).or_default().push(content.info_hash);
             }
         }
     }
@@ -129,7 +157,7 @@ fn holders(shared: &Shared, cluster: &Cluster<'_>, content: &ContentRef) -> BTre
 
 /// What the plan goes by: all nodes ever met, and this one.
 pub(super) fn facts(shared: &Shared) -> BTreeMap<NodeId, NodeFacts> {
-    let mut facts = lock(&shared.members).facts(unix_time());
+    let mut facts = lock(&shared.members).facts(unix_time(), shared.started.elapsed());
     let space = shared.replica.space();
     let own = NodeFacts {
         incarnation: shared.incarnation(),
@@ -193,10 +221,11 @@ async fn fetch(shared: &Arc<Shared>, content: ContentRef) {
     };
     let mut fetch = swarm.fetch(&info);
     let mut progress = fetch.progress();
+    // a content that is removed meanwhile is not wanted any more
     let stalled = async {
         while tokio::time::timeout(STALL_MAX, progress.changed())
             .await
-            .is_ok_and(|told| told.is_ok())
+            .is_ok_and(|told| told.is_ok() && shared.replica.known(&info_hash).is_some())
         {}
     };
     tokio::select! {

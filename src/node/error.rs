@@ -38,7 +38,7 @@ pub enum NodeError {
     },
     /// The port is taken.
     #[error(
-        "cannot listen at {address}: {source}; another program uses that port? Choose one with --listen ADDR:PORT"
+        "cannot listen at {address}: {source}; choose another address of this host, or a free port, with --listen ADDR:PORT"
     )]
     Listen {
         /// Where.

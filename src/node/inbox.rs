@@ -1,6 +1,7 @@
 //! The node's one loop: everything that happens comes here, the sync machine decides, effects are carried out
 //! elsewhere and come back as events. Nothing here waits for disk or network.
 
+use super::gossip;
 use super::links;
 use super::members::Member;
 use super::names;
@@ -89,6 +90,7 @@ fn take(shared: &Arc<Shared>, input: Input) -> Option<Event> {
         Input::Ended(work, well) => Some(ended(shared, work, well)),
         Input::Up(up, member) => {
             lock(&shared.members).met(up.peer, member);
+            gossip::introduce(shared, up.link, up.peer);
             Some(Event::LinkUp(up))
         }
         Input::Message(link, message) => received(shared, link, message),
@@ -147,8 +149,12 @@ fn addresses(peer: PeerAddresses) -> impl Iterator<Item = PeerAddress> {
 /// Messages that ask for no decision of the sync machine.
 fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
     match message {
-        Wire::Space { capacity, free } => lock(&shared.members).has_room(peer, capacity, free),
-        Wire::PleaseHold(contents) => shared.replica.asked_to_hold(contents),
+        Wire::Space { capacity, free } => {
+            lock(&shared.members).has_room(peer, capacity, free);
+            shared.replica.room_changed();
+        }
+        Wire::PleaseHold(contents) => asked_to_hold(shared, contents),
+        Wire::Members(members) => gossip::heard(shared, members),
         Wire::Goodbye { reason } => tracing::debug!("node {peer} says goodbye: {reason}"),
         Wire::Problem { text } => {
             tracing::warn!("{} reports a problem: {text}", label(shared, peer));
@@ -156,10 +162,29 @@ fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
         Wire::Available(contents) => contents
             .iter()
             .for_each(|content| shared.replica.peers_changed(content)),
-        Wire::Fetching(_) | Wire::Durable(_) | Wire::Ping(_) | Wire::Pong(_) | Wire::Hello(_) => {}
-        Wire::Heads(_) | Wire::HoldingsHave(_) | Wire::HoldingsWanted { .. } => {}
-        Wire::Holdings { .. } | Wire::Peers(_) => {}
+        // heartbeats have done their work by arriving
+        Wire::Ping(_) | Wire::Pong(_) => {}
+        // hints that nothing is made of yet
+        Wire::Fetching(_) | Wire::Durable(_) => {}
+        // taken before
+        Wire::Hello(_)
+        | Wire::Heads(_)
+        | Wire::HoldingsHave(_)
+        | Wire::HoldingsWanted { .. }
+        | Wire::Holdings { .. }
+        | Wire::Peers(_) => {}
     }
+}
+
+/// Who asks for more than there is room for knows too little of the room.
+fn asked_to_hold(shared: &Shared, contents: Vec<InfoHash>) {
+    let free = shared.replica.space().free;
+    let known = |content| shared.replica.known(content);
+    let mut lengths = contents.iter().filter_map(known).map(|known| known.length);
+    if lengths.any(|length| length > free) {
+        super::upkeep::tell_room(shared);
+    }
+    shared.replica.asked_to_hold(contents);
 }
 
 fn answer_holdings(
@@ -212,6 +237,7 @@ fn carry_out(shared: &Arc<Shared>, effect: Effect) {
         Effect::Lost { peer } => {
             tracing::info!("lost {}", label(shared, peer));
             lock(&shared.members).lost(peer, unix_time());
+            shared.members_changed.notify_one();
             shared.replica.cluster_changed();
         }
         Effect::SuspectIdentity { peer, evidence } => names::suspect(shared, peer, evidence),

@@ -1,7 +1,7 @@
 //! From `--id` to a volume: made anew, or found on the network, on this host or at a named peer.
 
 use super::error::NodeError;
-use crate::cli::Options;
+use crate::cli::{Options, background};
 use crate::net::{self, Gate, ask};
 use crate::root::{VolumeName, random};
 use delugefs_core::ids::VolumeId;
@@ -162,7 +162,7 @@ async fn asked(options: &Options, gate: &Gate, peers: &[SocketAddr]) -> Found {
                     options.volume
                 ),
                 Err(error) => {
-                    tracing::debug!("{address} does not say which volume it has: {error}")
+                    tracing::debug!("{address} does not say which volume it has: {error}");
                 }
             }
         }
@@ -177,10 +177,12 @@ async fn ask_one(address: SocketAddr, gate: &Gate) -> std::io::Result<VolumeName
 
 async fn remind(options: &Options) {
     loop {
-        tracing::info!(
+        let sentence = format!(
             "looking for volume {}: waiting for one of its nodes (a new volume is made with --create)",
             options.volume
         );
+        tracing::info!("{sentence}");
+        background::note(&sentence);
         sleep(REMIND_EVERY).await;
     }
 }

@@ -67,7 +67,9 @@ impl Links {
     /// Queues a message to every peer.
     pub(super) fn broadcast(&self, message: &Message) {
         let all: Vec<LinkId> = lock(&self.up).keys().copied().collect();
-        all.into_iter().for_each(|id| self.send(id, message));
+        for id in all {
+            self.send(id, message);
+        }
     }
 
     /// Queues a message to one node.

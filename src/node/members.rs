@@ -15,6 +15,10 @@ use std::time::Duration;
 /// Nodes remembered; beyond it, new ones are used while connected but not written down.
 const MEMBERS_MAX: usize = 4096;
 
+/// For so long after its start, a node misses nobody: those that are up find each other in less, and what it has
+/// missed while it was off says nothing about others.
+const SETTLE: Duration = Duration::from_secs(30);
+
 /// Unseen for so long, a node is not expected back (180 days, as DESIGN says of the past's reaper too).
 const RETIRED_AFTER: Duration = Duration::from_hours(180 * 24);
 
@@ -74,11 +78,11 @@ impl Members {
         Ok(Self { path, members })
     }
 
-    /// Writes the file.
-    pub fn store(&self) -> io::Result<()> {
+    /// Writes the file, at a time in seconds since 1970: who is connected was seen at that time.
+    pub fn store(&self, now: u64) -> io::Result<()> {
         let all = self.members.iter().take(MEMBERS_MAX);
         let stored: Vec<Stored> = all
-            .map(|(node, member)| Stored::new(node, member))
+            .map(|(node, member)| Stored::new(node, member, now))
             .collect();
         let new = self.path.with_extension("new");
         std::fs::write(&new, serde_json::to_vec_pretty(&stored)?)?;
@@ -88,6 +92,26 @@ impl Members {
     /// A node has introduced itself.
     pub fn met(&mut self, node: NodeId, member: Member) {
         self.members.insert(node, member);
+    }
+
+    /// Another node has told of this one. It is believed where it was connected later than this node was, so never
+    /// about who is connected here. Answers whether that is worth telling others.
+    pub fn told(&mut self, node: NodeId, member: Member) -> bool {
+        let is_full = self.members.len() >= MEMBERS_MAX;
+        match self.members.get_mut(&node) {
+            Some(known) if known.address.is_some() || known.seen >= member.seen => false,
+            Some(known) => {
+                let is_news = (known.incarnation, &known.label, &known.site)
+                    != (member.incarnation, &member.label, &member.site);
+                *known = member;
+                is_news
+            }
+            None if is_full => false,
+            None => {
+                self.members.insert(node, member);
+                true
+            }
+        }
     }
 
     /// A node has told how much room it has.
@@ -121,17 +145,28 @@ impl Members {
         self.members.iter().map(|(node, member)| (*node, member))
     }
 
-    /// What the plan goes by, at a time in seconds since 1970.
-    pub fn facts(&self, now: u64) -> BTreeMap<NodeId, NodeFacts> {
+    /// What the plan goes by, at a time in seconds since 1970, this node having run for `up`.
+    pub fn facts(&self, now: u64, up: Duration) -> BTreeMap<NodeId, NodeFacts> {
         self.iter()
-            .map(|(node, member)| (node, member.facts(now)))
+            .map(|(node, member)| (node, member.facts(now, up)))
             .collect()
     }
 }
 
 impl Member {
-    fn facts(&self, now: u64) -> NodeFacts {
-        let away = Duration::from_secs(now.saturating_sub(self.seen));
+    /// For how long nobody has had a link to it, as far as this node has heard.
+    pub fn away(&self, now: u64) -> Duration {
+        match self.address {
+            Some(_) => Duration::ZERO,
+            None => Duration::from_secs(now.saturating_sub(self.seen)),
+        }
+    }
+
+    fn facts(&self, now: u64, up: Duration) -> NodeFacts {
+        let mut away = self.away(now);
+        if up < SETTLE {
+            away = away.min(up);
+        }
         NodeFacts {
             incarnation: self.incarnation,
             site: self.site.clone(),
@@ -141,13 +176,13 @@ impl Member {
             },
             free: self.free,
             capacity: self.capacity,
-            retired: self.address.is_none() && away > RETIRED_AFTER,
+            retired: self.away(now) > RETIRED_AFTER,
         }
     }
 }
 
 impl Stored {
-    fn new(node: &NodeId, member: &Member) -> Self {
+    fn new(node: &NodeId, member: &Member, now: u64) -> Self {
         Self {
             node: node.to_string(),
             incarnation: member.incarnation.to_string(),
@@ -155,7 +190,10 @@ impl Stored {
             site: member.site.clone(),
             capacity: member.capacity,
             free: member.free,
-            seen: member.seen,
+            seen: match member.address {
+                Some(_) => now,
+                None => member.seen,
+            },
         }
     }
 
@@ -178,28 +216,85 @@ impl Stored {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_was_met_is_known_after_a_restart_and_away_since_then() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut members = Members::open(folder.path()).unwrap();
-        let node = NodeId::new([3; 16]);
-        let member = Member {
+    const LONG: Duration = Duration::from_hours(1);
+
+    fn member(seen: u64) -> Member {
+        Member {
             incarnation: IncarnationId::new([4; 16]),
             label: "server2:/disk".to_owned(),
             site: "attic".to_owned(),
             capacity: 1000,
             free: 10,
-            seen: 5000,
+            seen,
+            address: None,
+        }
+    }
+
+    fn connected() -> Member {
+        Member {
             address: Some("127.0.0.1:7".parse().unwrap()),
-        };
-        members.met(node, member);
-        assert_eq!(members.facts(9000)[&node].presence, Presence::Connected);
-        members.lost(node, 6000);
-        members.store().unwrap();
+            ..member(5000)
+        }
+    }
+
+    const NODE: NodeId = NodeId::new([3; 16]);
+
+    #[test]
+    fn who_was_met_is_known_after_a_restart_and_away_since_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut members = Members::open(folder.path()).unwrap();
+        members.met(NODE, connected());
+        assert_eq!(
+            members.facts(9000, LONG)[&NODE].presence,
+            Presence::Connected
+        );
+        members.lost(NODE, 6000);
+        members.store(6001).unwrap();
         let members = Members::open(folder.path()).unwrap();
-        let facts = &members.facts(6060)[&node];
+        let facts = &members.facts(6060, LONG)[&NODE];
         assert_eq!(facts.presence, Presence::Away(Duration::from_mins(1)));
         assert!(!facts.retired);
-        assert!(members.facts(6000 + 181 * 86_400)[&node].retired);
+        assert!(members.facts(6000 + 181 * 86_400, LONG)[&NODE].retired);
+    }
+
+    #[test]
+    fn a_crash_does_not_make_others_look_long_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut members = Members::open(folder.path()).unwrap();
+        members.met(NODE, connected());
+        members.store(500_000).unwrap();
+        let members = Members::open(folder.path()).unwrap();
+        let facts = &members.facts(500_010, LONG)[&NODE];
+        assert_eq!(facts.presence, Presence::Away(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn who_has_just_started_misses_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut members = Members::open(folder.path()).unwrap();
+        members.met(NODE, member(5000));
+        let up = Duration::from_secs(2);
+        assert_eq!(
+            members.facts(1_000_000, up)[&NODE].presence,
+            Presence::Away(up)
+        );
+    }
+
+    #[test]
+    fn others_are_believed_about_whom_they_saw_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut members = Members::open(folder.path()).unwrap();
+        assert!(members.told(NODE, member(100)), "a new one is news");
+        assert!(!members.told(NODE, member(200)), "only its time is new");
+        let renamed = |seen| Member {
+            label: "other".to_owned(),
+            ..member(seen)
+        };
+        assert!(!members.told(NODE, renamed(150)), "older than what we know");
+        assert!(members.told(NODE, renamed(300)));
+        assert_eq!(members.get(NODE).unwrap().label, "other");
+        members.met(NODE, connected());
+        assert!(!members.told(NODE, renamed(9000)), "it is connected here");
+        assert_eq!(members.get(NODE).unwrap(), &connected());
     }
 }

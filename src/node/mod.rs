@@ -10,6 +10,7 @@
 mod control;
 mod copies;
 mod error;
+mod gossip;
 mod inbox;
 mod join;
 mod links;
@@ -20,13 +21,17 @@ mod sealing;
 mod serve;
 mod shared;
 mod start;
+mod story;
 mod upkeep;
 
 pub use error::NodeError;
+pub(crate) use shared::unix_time;
 
 use crate::cli::Options;
 use crate::control::ControlServer;
+use crate::filesystem::{Inode, SetAttributes, SetTime};
 use crate::fuse::{Mount, MountOptions, Owners};
+use crate::root::RootLock;
 use crate::sync_ext::lock;
 use control::Control;
 use delugefs_core::sync::{Config, Event, Origin, Sync};
@@ -50,7 +55,10 @@ const BLOCKING_THREADS_MAX: usize = 256;
 const FIRST_NAMES_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a node that is told to stop goes on sealing and committing; the rest is in the journal.
-const FINISH_WAIT: Duration = Duration::from_secs(60);
+const FINISH_WAIT: Duration = Duration::from_mins(1);
+
+/// How long it does so when it did not work before: on a full disk there is nothing to wait for.
+const TROUBLED_WAIT: Duration = Duration::from_secs(2);
 
 /// How often a wait looks whether it is over.
 const POLL: Duration = Duration::from_millis(10);
@@ -63,8 +71,11 @@ pub fn run(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(NodeError::io("cannot start threads"))?;
-    let outcome = runtime.block_on(live(options, ready));
+    let mut root_lock = None;
+    let outcome = runtime.block_on(live(options, ready, &mut root_lock));
     runtime.shutdown_timeout(Duration::from_secs(2));
+    // not before: what still runs may write to the root
+    drop(root_lock);
     outcome
 }
 
@@ -84,7 +95,11 @@ fn allow_many_files() {
     }
 }
 
-async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
+async fn live(
+    options: Options,
+    ready: impl FnOnce(),
+    root_lock: &mut Option<RootLock>,
+) -> Result<(), NodeError> {
     let stop = Stop::install()?;
     let opened = tokio::select! {
         opened = start::open(options) => opened?,
@@ -96,8 +111,9 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
         inputs,
         bell,
         peers,
-        lock: root_lock,
+        lock: held,
     } = opened;
+    *root_lock = Some(held);
     catch_up(&shared).await?;
     let sealers = sealing::start(&shared, &bell).map_err(NodeError::io("cannot start threads"))?;
     let discovery = discover(&shared, peers)?;
@@ -109,7 +125,10 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
     tokio::spawn(upkeep::tell_of_vain_waits(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
-    first_names(&shared, &stop).await;
+    match shared.options.create {
+        true => own_the_root(&shared)?,
+        false => first_names(&shared, &stop).await,
+    }
     let mount = mount(&shared)?;
     let control = Arc::new(Control(Arc::clone(&shared)));
     let control =
@@ -137,10 +156,16 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     finish(&shared).await;
     bell.end();
     shared.stop.cancel();
+    if let Some(swarm) = shared.replica.swarm() {
+        swarm.shutdown().await;
+    }
     let _ = inbox.await;
     let _ = tokio::task::spawn_blocking(move || {
         discovery.stop();
-        sealers.into_iter().for_each(|sealer| drop(sealer.join()));
+        for sealer in sealers {
+            // one that panicked has told so
+            let _ = sealer.join();
+        }
     })
     .await;
     upkeep::store_members(&shared);
@@ -148,7 +173,7 @@ async fn live(options: Options, ready: impl FnOnce()) -> Result<(), NodeError> {
     shared.ended.cancel();
     // the reply to `delugefs stop` leaves before the socket goes
     sleep(POLL).await;
-    drop((control, root_lock));
+    drop(control);
     tracing::info!("stopped");
     ended.map_or(Ok(()), |sentence| Err(NodeError::Stopped(sentence)))
 }
@@ -254,9 +279,27 @@ async fn catch_up(shared: &Arc<Shared>) -> Result<(), NodeError> {
     }
 }
 
+/// The volume's first change: its root directory belongs to who made it. Nodes that join see by it that they know
+/// the volume.
+fn own_the_root(shared: &Shared) -> Result<(), NodeError> {
+    let owner = SetAttributes {
+        mode: Some(0o755),
+        uid: Some(rustix::process::geteuid().as_raw()),
+        gid: Some(rustix::process::getegid().as_raw()),
+        accessed: Some(SetTime::Now),
+        modified: Some(SetTime::Now),
+        ..SetAttributes::default()
+    };
+    let set = shared.filesystem.set_attributes(Inode::ROOT, owner);
+    set.map(drop).map_err(|source| NodeError::Journal {
+        root: shared.layout.root().to_owned(),
+        source,
+    })
+}
+
 /// A node that has just joined waits a little for the names.
 async fn first_names(shared: &Arc<Shared>, stop: &Stop) {
-    let is_new = shared.repository.view().heads.is_empty() && !shared.options.create;
+    let is_new = shared.repository.view().heads.is_empty();
     if is_new {
         let until = Instant::now() + FIRST_NAMES_WAIT;
         let arrived = async {
@@ -285,7 +328,7 @@ fn mount(shared: &Arc<Shared>) -> Result<Option<Mount>, NodeError> {
     let mount = Mount::start(shared.filesystem.clone(), options, Handle::current())?;
     let invalidator = mount.invalidator();
     *lock(&shared.invalidate) = Some(Box::new(move |invalidations| {
-        invalidator.send(invalidations)
+        invalidator.send(invalidations);
     }));
     Ok(Some(mount))
 }
@@ -311,12 +354,16 @@ fn say_hello(shared: &Shared) {
 
 /// Lets what is under way come to its end: closed files are sealed, changes committed.
 async fn finish(shared: &Shared) {
-    let until = Instant::now() + FINISH_WAIT;
+    let start = Instant::now();
+    let patience = || match shared.troubles.any() {
+        true => TROUBLED_WAIT,
+        false => FINISH_WAIT,
+    };
     let busy = || {
         let status = shared.filesystem.status();
         status.unsealed + status.uncommitted > 0
     };
-    while busy() && Instant::now() < until && lock(&shared.stopped_by).is_none() {
+    while busy() && start.elapsed() < patience() && lock(&shared.stopped_by).is_none() {
         sleep(POLL).await;
     }
     if busy() {

@@ -3,14 +3,16 @@
 use super::inbox::{Input, Work, label};
 use super::links;
 use super::shared::{Shared, unix_time, wall_clock};
-use crate::filesystem::{BaseView, FsError, Group, ViewDiff};
+use super::story;
+use crate::filesystem::{self as fs, BaseView, FsError, Group};
 use crate::link::{Purpose, blocking};
+use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
-use delugefs_core::ids::NodeId;
+use delugefs_core::ids::{NodeId, TreeId};
 use delugefs_core::settings::Settings;
 use delugefs_core::sync::{Evidence, LinkId, PullId};
 use delugefs_metadata_repo::exchange::{self, PullOptions};
-use delugefs_metadata_repo::{Authoring, RepositoryError, View};
+use delugefs_metadata_repo::{Authoring, RepositoryError, View, ViewDiff};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +21,9 @@ use tokio::runtime::Handle;
 
 /// How long a peer may be silent within a pull; a large pack takes its time to be made.
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What it is called when it does not work.
+const COMMITTING: &str = "committing changes";
 
 /// Why the names could not move on.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +42,14 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
     tokio::spawn(async move {
         let worker = Arc::clone(&shared);
         let well = match tokio::task::spawn_blocking(move || run(&worker)).await {
-            Ok(Ok(())) => true,
+            Ok(Ok(())) => {
+                shared.troubles.over(COMMITTING);
+                true
+            }
             Ok(Err(error)) => {
-                tracing::error!("names cannot be committed: {error}");
+                let why = story::with_causes(&error);
+                let sentence = format!("changes wait in the journal: {why}");
+                shared.troubles.tell(COMMITTING, &sentence);
                 false
             }
             Err(panic) => {
@@ -55,6 +65,7 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
 
 /// Commits what is pending.
 pub(super) fn commit(shared: &Shared) -> Result<(), NamesError> {
+    let _moving = lock(&shared.names_moving);
     let Some(group) = shared.filesystem.take_group() else {
         return Ok(());
     };
@@ -66,7 +77,7 @@ pub(super) fn commit(shared: &Shared) -> Result<(), NamesError> {
         }
     };
     shared.filesystem.committed(base_view(&view))?;
-    follow(shared, &group.base, &view)?;
+    follow(shared, group.base.tree, view.tree)?;
     Ok(())
 }
 
@@ -83,7 +94,8 @@ pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError
 }
 
 fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), NamesError> {
-    let mut steps = Vec::new();
+    let _moving = lock(&shared.names_moving);
+    let mut steps: Vec<BaseView> = Vec::new();
     let invalidations = shared.filesystem.rebase(|base, group| {
         let own = match group {
             Some(group) => author(shared, group, settings)?,
@@ -93,19 +105,19 @@ fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), Names
         let view = shared.repository.refresh_view()?;
         steps = vec![base.clone(), base_view(&own), base_view(&view)];
         let diff = shared.repository.diff(base.tree, view.tree)?;
-        Ok::<_, NamesError>(ViewDiff {
+        Ok::<_, NamesError>(fs::ViewDiff {
             view: base_view(&view),
             changes: diff.changes,
             directories: diff.directories,
         })
     })?;
     shared.invalidate(invalidations);
-    for step in steps.windows(2) {
-        let diff = shared.repository.diff(step[0].tree, step[1].tree)?;
-        shared
-            .replica
-            .follow(&diff.changes, &diff.blobs, unix_time());
-    }
+    let [base, own, view] = &steps[..] else {
+        return Ok(());
+    };
+    follow(shared, base.tree, own.tree)?;
+    let brought = follow(shared, own.tree, view.tree)?;
+    story::tell_conflicts(&shared.repository, view.tree, &brought)?;
     learn_settings(shared)?;
     Ok(())
 }
@@ -163,12 +175,13 @@ pub(super) fn view_of(shared: &Shared, base: &BaseView) -> Result<View, Reposito
     shared.repository.view_of(&super::start::heads(base))
 }
 
-fn follow(shared: &Shared, base: &BaseView, view: &View) -> Result<(), RepositoryError> {
-    let diff = shared.repository.diff(base.tree, view.tree)?;
+/// What the view's step means for the bytes here.
+fn follow(shared: &Shared, from: TreeId, to: TreeId) -> Result<ViewDiff, RepositoryError> {
+    let diff = shared.repository.diff(from, to)?;
     shared
         .replica
         .follow(&diff.changes, &diff.blobs, unix_time());
-    Ok(())
+    Ok(diff)
 }
 
 /// Settings travel with the names.
@@ -177,7 +190,7 @@ pub(super) fn learn_settings(shared: &Shared) -> Result<(), RepositoryError> {
     if let Some(swarm) = shared.replica.swarm() {
         swarm.set_wait(settings.wait);
     }
-    let mut known = crate::sync_ext::lock(&shared.settings);
+    let mut known = lock(&shared.settings);
     if *known != settings {
         *known = settings;
         drop(known);

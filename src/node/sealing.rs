@@ -2,7 +2,7 @@
 
 use super::shared::Shared;
 use crate::bytes::ports::Bytewise;
-use crate::filesystem::{Contents, FsError};
+use crate::filesystem::Contents;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,6 +12,9 @@ const SEALERS: usize = 2;
 
 /// After a failed seal (a full disk, mostly) the next attempt is made this much later.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// What it is called when it does not work.
+const SEALING: &str = "hashing files";
 
 /// Wakes the sealers.
 #[derive(Default)]
@@ -83,16 +86,13 @@ fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
     let sealed = contents.seal(&job.path);
     let well = sealed.is_ok();
     match shared.filesystem.sealed(job, sealed) {
-        Ok(()) => well,
-        Err(FsError::NoSpace) => {
-            tracing::error!(
-                "the disk of {} is full; closed files wait to be shared until there is room",
-                shared.file.label
-            );
-            false
+        Ok(()) => {
+            shared.troubles.over(SEALING);
+            well
         }
         Err(error) => {
-            tracing::error!("a closed file cannot be shared yet: {error}");
+            let sentence = format!("closed files wait on this disk alone: {error}");
+            shared.troubles.tell(SEALING, &sentence);
             false
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 const GIT_MAX: usize = 32;
 
 /// How long a Git client may be silent.
-const GIT_SILENCE_MAX: Duration = Duration::from_secs(60);
+const GIT_SILENCE_MAX: Duration = Duration::from_mins(1);
 
 /// Takes connections until the node stops.
 pub(super) async fn run(shared: Arc<Shared>, mut listener: Listener) {

@@ -4,6 +4,7 @@ use super::inbox::Input;
 use super::links::Links;
 use super::members::Members;
 use super::pins::PinFile;
+use super::story::Troubles;
 use crate::bytes::replica::Replica;
 use crate::cli::Options;
 use crate::filesystem::{Filesystem, Invalidation};
@@ -34,6 +35,10 @@ pub(super) struct Shared {
     pub(super) filesystem: Filesystem,
     pub(super) replica: Arc<Replica>,
     pub(super) members: Arc<Mutex<Members>>,
+    /// What is known of the members has changed and is to be written down.
+    pub(super) members_changed: Notify,
+    /// Held while what is pending moves into the view: in between it is in neither, and the reaper must not look.
+    pub(super) names_moving: Mutex<()>,
     pub(super) links: Links,
     pub(super) pins: PinFile,
     pub(super) credentials: Credentials,
@@ -47,6 +52,7 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
     pub(super) ended: CancellationToken,
     pub(super) stopped_by: Mutex<Option<String>>,
+    pub(super) troubles: Troubles,
     pub(super) started: Instant,
 }
 
@@ -112,7 +118,7 @@ impl Shared {
 }
 
 /// Seconds since 1970.
-pub(super) fn unix_time() -> u64 {
+pub(crate) fn unix_time() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs())

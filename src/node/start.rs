@@ -8,9 +8,10 @@ use super::members::Members;
 use super::pins::PinFile;
 use super::sealing::Bell;
 use super::shared::{Shared, unix_time, wall_clock};
+use super::story::Troubles;
 use crate::bytes::ports::{Bytewise, Holders, LocalTcp, Noticing};
 use crate::bytes::replica::Replica;
-use crate::cli::Options;
+use crate::cli::{Options, background};
 use crate::filesystem::{self as fs, BaseView, Filesystem, FsError, Listed, Ports};
 use crate::fuse::{self, MountError};
 use crate::link::{Credentials, Identity, Psk};
@@ -51,11 +52,14 @@ pub(super) struct Opened {
 pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
     let layout = Layout::new(&options.root);
     let peers = join::resolve(&options.peers).await;
-    let gate = Arc::new(Gate::new(peers.iter().map(|peer| peer.ip()).collect()));
+    let gate = Arc::new(Gate::new(
+        peers.iter().map(std::net::SocketAddr::ip).collect(),
+    ));
     let (lock, mut file) = take_root(&options, &layout, &gate, &peers).await?;
-    let listener = listen(&options, &mut file, &gate)?;
     let repository = open_names(&layout, &file)?;
-    renew_if_copied(&mut file, &layout, &repository)?;
+    // before it listens: a copy must not take the port of the disk it was copied from
+    renew_if_copied(&mut file, &options, &repository)?;
+    let listener = listen(&options, &mut file, &gate)?;
     take_options(&mut file, &options);
     file.store(&layout)?;
 
@@ -79,6 +83,8 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         filesystem,
         replica: parts.replica,
         members: parts.members,
+        members_changed: Notify::new(),
+        names_moving: Mutex::default(),
         settings: parts.settings,
         pins: PinFile::open(&layout.holdings())
             .map_err(NodeError::io("cannot read the peers' keys"))?,
@@ -90,6 +96,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         stop: CancellationToken::new(),
         ended: CancellationToken::new(),
         stopped_by: Mutex::default(),
+        troubles: Troubles::default(),
         started: Instant::now(),
         options,
         layout,
@@ -112,12 +119,9 @@ async fn take_root(
     peers: &[SocketAddr],
 ) -> Result<(RootLock, NodeFile), NodeError> {
     let root = layout.root();
-    let known = root.is_dir() && layout.node_file().exists();
-    if !known {
-        must_be_empty(root)?;
-        let made = std::fs::create_dir_all(root);
-        made.map_err(NodeError::io(format!("cannot make {}", root.display())))?;
-    }
+    crate::root::check_folder(root)?;
+    let made = std::fs::create_dir_all(root);
+    made.map_err(NodeError::io(format!("cannot make {}", root.display())))?;
     let lock = RootLock::acquire(root)?;
     if let Some(mount) = &options.mount {
         // before a volume is made: a command that fails for its mount point can simply be repeated
@@ -134,20 +138,22 @@ async fn take_root(
     };
     let file = NodeFile::create(root, volume, label(options))?;
     file.store(layout)?;
-    if options.create {
-        tracing::info!(
-            "made volume {} ({}). It is open: whoever is on this network can join it and read everything",
-            file.identity.volume.name,
-            file.identity.volume.id
-        );
-    } else {
-        tracing::info!(
-            "joined volume {} ({})",
-            file.identity.volume.name,
-            file.identity.volume.id
-        );
-    }
+    say_volume(options, &file.identity.volume);
     Ok((lock, file))
+}
+
+fn say_volume(options: &Options, volume: &crate::root::VolumeName) {
+    let (name, id) = (&volume.name, volume.id);
+    if options.create {
+        tracing::info!("made volume {name} ({id})");
+        let open = format!(
+            "volume {name} is open: whoever is on this network can join it, and read and change everything"
+        );
+        tracing::warn!("{open}");
+        background::note(&open);
+    } else {
+        tracing::info!("joined volume {name} ({id})");
+    }
 }
 
 fn check_volume(
@@ -176,26 +182,6 @@ fn check_volume(
     Ok(())
 }
 
-/// A new root may have nothing in it but what an attempt of ours that was cut off has left.
-fn must_be_empty(root: &Path) -> Result<(), NodeError> {
-    const OURS: [&str; 5] = ["lock", "log", "node.toml.new", "data", "lost+found"];
-    let entries = match std::fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => {
-            return Err(NodeError::io(format!("cannot read {}", root.display()))(
-                error,
-            ));
-        }
-    };
-    let is_ours = |name: std::ffi::OsString| OURS.iter().any(|ours| name == *ours);
-    let mut names = entries.flatten().map(|entry| entry.file_name());
-    match names.all(is_ours) {
-        true => Ok(()),
-        false => Err(RootError::NotEmpty(root.to_owned()).into()),
-    }
-}
-
 fn label(options: &Options) -> String {
     if let Some(label) = &options.label {
         return label.clone();
@@ -208,6 +194,11 @@ fn label(options: &Options) -> String {
         label.pop();
     }
     label
+}
+
+/// Whether nobody has chosen it: HOST:ROOT, which is another one in another place.
+fn is_default_label(label: &str) -> bool {
+    label.contains(":/")
 }
 
 /// The port that was chosen first is kept, as long as it is free.
@@ -259,19 +250,25 @@ fn names_error(layout: &Layout, source: delugefs_metadata_repo::RepositoryError)
 
 fn renew_if_copied(
     file: &mut NodeFile,
-    layout: &Layout,
+    options: &Options,
     repository: &Repository,
 ) -> Result<(), NodeError> {
     let incarnation = file.identity.keys.incarnation();
     let committed = repository
         .sequence(incarnation)
-        .map_err(|source| names_error(layout, source))?;
-    let renewal = file.renew_if_copied(layout.root(), committed.unwrap_or(0))?;
+        .map_err(|source| names_error(&Layout::new(&options.root), source))?;
+    let renewal = file.renew_if_copied(&options.root, committed.unwrap_or(0))?;
     if renewal == Renewal::Copied {
-        tracing::warn!(
-            "this disk was copied or moved here: it continues as a new node of volume {}; the one it was copied from is not affected",
+        let sentence = format!(
+            "{} was copied or moved here: it continues as a new disk of volume {}; the one it was copied from is not affected",
+            options.root.display(),
             file.identity.volume.name
         );
+        tracing::warn!("{sentence}");
+        background::note(&sentence);
+        if is_default_label(&file.label) {
+            file.label = label(options);
+        }
     }
     Ok(())
 }

@@ -3,14 +3,15 @@
 
 use super::inbox::Input;
 use super::shared::{Shared, unix_time};
+use super::story::Copied;
 use crate::bytes::ports::holder_nodes;
 use crate::cli::units::{show_size, show_time};
 use crate::link::Message;
 use crate::sync_ext::lock;
 use delugefs_core::holdings::Operation;
 use delugefs_core::ids::InfoHash;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::time::{interval, sleep};
 
 /// Contents that become complete are gathered this long before they are synced as one group.
@@ -25,19 +26,32 @@ const TIDY_EVERY: Duration = Duration::from_secs(2);
 /// Room is told again only when it has changed by this part.
 const SPACE_CHANGE_DIVISOR: u64 = 64;
 
-/// How often the members are written down.
-const MEMBERS_EVERY: Duration = Duration::from_secs(60);
+/// Contents reaped while the names stand still: some milliseconds, for mostly small files.
+const REAP_GROUP: usize = 64;
+
+/// News of members are gathered this long before they are written down.
+const MEMBERS_GATHER: Duration = Duration::from_millis(500);
+
+/// How often the members are written down and told to others also without news: when each was last connected.
+const MEMBERS_EVERY: Duration = Duration::from_mins(1);
 
 /// Makes complete contents durable, then tells of them: nobody counts on bytes that a power cut may take.
 pub(super) async fn sync_contents(shared: Arc<Shared>) {
+    let copied = Arc::new(Mutex::new(Copied::default()));
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = shared.replica.wants_sync.notified() => sleep(SYNC_GATHER).await,
             () = sleep(SYNC_EVERY) => {}
         }
-        let worker = Arc::clone(&shared);
-        if let Ok(true) = tokio::task::spawn_blocking(move || sync_and_declare(&worker)).await {
+        let (worker, sums) = (Arc::clone(&shared), Arc::clone(&copied));
+        let synced =
+            tokio::task::spawn_blocking(move || sync_and_declare(&worker, &mut lock(&sums)));
+        let declared = synced.await;
+        if let Some(sentence) = lock(&copied).due(Instant::now()) {
+            tracing::info!("{sentence}");
+        }
+        if let Ok(true) = declared {
             shared
                 .tell(Input::Holdings(shared.replica.positions()))
                 .await;
@@ -45,15 +59,19 @@ pub(super) async fn sync_contents(shared: Arc<Shared>) {
     }
 }
 
-fn sync_and_declare(shared: &Shared) -> bool {
+fn sync_and_declare(shared: &Shared, copied: &mut Copied) -> bool {
     let replica = &shared.replica;
     let synced = replica.store.sync();
     for (content, error) in &synced.failed {
         tracing::error!("{content} may be damaged on this disk: {error}");
     }
     let own = shared.incarnation();
-    let complete = replica
-        .take_completed()
+    let arrived = replica.take_completed();
+    for content in &arrived {
+        let length = replica.store.length(content).unwrap_or(0);
+        copied.add(length, sources(shared, content), Instant::now());
+    }
+    let complete = arrived
         .into_iter()
         .filter(|content| replica.store.is_durable(content));
     let mut fresh: Vec<_> = synced.durable.into_iter().chain(complete).collect();
@@ -64,6 +82,14 @@ fn sync_and_declare(shared: &Shared) -> bool {
         replica.declare(Operation::Held, &fresh);
     }
     !fresh.is_empty()
+}
+
+/// Labels of the connected disks that say they have a content.
+fn sources(shared: &Shared, content: &InfoHash) -> Vec<String> {
+    let members = lock(&shared.members);
+    let nodes = holder_nodes(&shared.replica, &members, content).into_iter();
+    let connected = nodes.filter_map(|node| members.get(node).filter(|m| m.address.is_some()));
+    connected.map(|member| member.label.clone()).collect()
 }
 
 /// Lets go of what has expired, and tells others how much room there is.
@@ -80,20 +106,31 @@ pub(super) async fn tidy(shared: Arc<Shared>) {
         let space = shared.replica.space();
         if space.free.abs_diff(told) > space.total / SPACE_CHANGE_DIVISOR {
             told = space.free;
-            let (capacity, free) = (space.total, space.free);
-            shared.links.broadcast(&Message::Space { capacity, free });
+            tell_room(&shared);
         }
     }
+}
+
+/// Tells others how much room there is.
+pub(super) fn tell_room(shared: &Shared) {
+    let space = shared.replica.space();
+    let (capacity, free) = (space.total, space.free);
+    shared.links.broadcast(&Message::Space { capacity, free });
 }
 
 fn reap(shared: &Shared) {
     if let Err(error) = shared.replica.store.flush() {
         tracing::warn!("{error}");
     }
-    let in_use = shared.filesystem.contents_in_use();
-    let (gone, freed) = shared
-        .replica
-        .reap(unix_time(), shared.settings().keep, &in_use);
+    let expired = shared.replica.expired(unix_time(), shared.settings().keep);
+    let (mut gone, mut freed) = (0, 0);
+    for some in expired.chunks(REAP_GROUP) {
+        let _still = lock(&shared.names_moving);
+        let in_use = shared.filesystem.contents_in_use();
+        let (contents, bytes) = shared.replica.reap(some, &in_use);
+        gone += contents;
+        freed += bytes;
+    }
     if gone > 0 {
         tracing::info!(
             "let go of {gone} removed or replaced contents, {} in all",
@@ -153,14 +190,16 @@ pub(super) async fn keep_members(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            () = sleep(MEMBERS_EVERY) => store_members(&shared),
+            () = shared.members_changed.notified() => sleep(MEMBERS_GATHER).await,
+            () = sleep(MEMBERS_EVERY) => super::gossip::tell_all(&shared),
         }
+        store_members(&shared);
     }
 }
 
 /// Writes the members down.
 pub(super) fn store_members(shared: &Shared) {
-    if let Err(error) = lock(&shared.members).store() {
+    if let Err(error) = lock(&shared.members).store(unix_time()) {
         tracing::warn!("cannot write down which nodes there are: {error}");
     }
 }

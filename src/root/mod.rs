@@ -85,6 +85,30 @@ impl RootError {
     }
 }
 
+/// What an attempt of ours that was cut off may have left in a folder that is no root yet.
+const LEFT_BY_US: [&str; 5] = ["lock", "log", "node.toml.new", "data", "lost+found"];
+
+/// Whether a folder is a root or can become one: there is none yet, or nothing is in it but what is ours.
+pub fn check_folder(root: &Path) -> Result<(), RootError> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(RootError::io(root)(error)),
+    };
+    let mut is_ours = true;
+    for entry in entries {
+        let name = entry.map_err(RootError::io(root))?.file_name();
+        if name == "node.toml" {
+            return Ok(());
+        }
+        is_ours &= LEFT_BY_US.iter().any(|ours| name == *ours);
+    }
+    match is_ours {
+        true => Ok(()),
+        false => Err(RootError::NotEmpty(root.to_owned())),
+    }
+}
+
 /// Paths inside a root.
 #[derive(Debug, Clone)]
 pub struct Layout {

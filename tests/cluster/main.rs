@@ -1,8 +1,10 @@
 //! One network namespace for each host: real mDNS, real mounts, real links cut and healed.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crowd;
 mod discovery;
 mod sharing;
+mod writers;

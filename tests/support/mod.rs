@@ -145,11 +145,39 @@ impl Lab {
         ip(&format!("-n {} link set p{host} up", self.switch()));
     }
 
+    /// Lets a host send and take so many kilobytes a second.
+    pub fn limit(&self, host: u32, kilobytes: u32) {
+        let rate = format!("tbf rate {}kbit burst 32kb latency 100ms", kilobytes * 8);
+        let (namespace, switch) = (self.namespace(host), self.switch());
+        for words in [
+            format!("netns exec {namespace} tc qdisc replace dev eth0 root {rate}"),
+            format!("netns exec {switch} tc qdisc replace dev p{host} root {rate}"),
+        ] {
+            ip(&words);
+        }
+    }
+
+    /// Bytes that a host has taken so far.
+    pub fn received(&self, host: u32) -> u64 {
+        let namespace = self.namespace(host);
+        let output = Command::new("ip")
+            .args(["-n", &namespace, "-s", "-j", "link", "show", "eth0"])
+            .output()
+            .unwrap();
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        links[0]["stats64"]["rx"]["bytes"].as_u64().unwrap()
+    }
+
     /// A folder in the lab, made if it is missing.
     pub fn folder(&self, name: &str) -> PathBuf {
         let path = self.folder.path().join(name);
-        fs::create_dir_all(&path).unwrap();
-        path
+        // a dead mount is there, and does not answer
+        match fs::create_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                panic!("{}: {error}", path.display())
+            }
+            _ => path,
+        }
     }
 
     /// A program to be run on a host.
@@ -344,6 +372,12 @@ impl Node {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Kills it, and leaves its mount as it then is.
+    pub fn abandon(mut self) {
+        self.kill();
+        self.mount = None;
     }
 
     /// `delugefs stop`

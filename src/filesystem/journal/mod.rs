@@ -162,14 +162,27 @@ fn frame(record: &Record) -> Result<Vec<u8>, FsError> {
     Ok(bytes)
 }
 
-/// All whole records, and where the last one ends.
+/// All whole records, and where the last one ends. A crash tears the end; a record that is damaged with whole ones
+/// behind it is the disk's fault: it is passed over, and what is behind it, which was acknowledged too, is kept.
 fn read_all(bytes: &[u8]) -> Result<(Vec<Record>, usize), FsError> {
     if !bytes.starts_with(MAGIC) {
         return Err(FsError::Damaged("the journal is of another format".into()));
     }
     let mut records = Vec::new();
     let mut at = MAGIC.len();
-    while let Some(payload) = next_payload(&bytes[at..]) {
+    while at < bytes.len() {
+        let Some(payload) = next_payload(&bytes[at..]) else {
+            match behind_damaged(bytes, at) {
+                Some(next) => {
+                    tracing::error!(
+                        "the journal's record at byte {at} is damaged: the change in it is lost"
+                    );
+                    at = next;
+                    continue;
+                }
+                None => break,
+            }
+        };
         let record = Record::decode(payload)
             .map_err(|error| FsError::Damaged(format!("journal at byte {at}: {error}")))?;
         records.push(record);
@@ -191,6 +204,13 @@ pub(crate) fn fuzz(bytes: &[u8]) -> bool {
     let again = record.encode();
     assert_eq!(Record::decode(&again).ok().as_ref(), Some(&record));
     again == bytes
+}
+
+/// Where the record behind a damaged one begins, if that one is whole.
+fn behind_damaged(bytes: &[u8], at: usize) -> Option<usize> {
+    let length = u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
+    let next = at.checked_add(FRAME_BYTES)?.checked_add(length)?;
+    next_payload(bytes.get(next..)?).map(|_| next)
 }
 
 fn next_payload(bytes: &[u8]) -> Option<&[u8]> {

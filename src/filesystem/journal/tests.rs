@@ -22,3 +22,21 @@ fn any_bytes_are_refused_or_read_but_never_panic() {
     }
     assert!(read_all(b"delugefs-jrnl-99 and more").is_err());
 }
+
+#[test]
+fn a_damaged_record_costs_only_itself() {
+    let record = |number: u8| Record {
+        boot: Some([number; 16]),
+        ..Record::default()
+    };
+    let frames: Vec<_> = (0..3)
+        .map(|number| frame(&record(number)).unwrap())
+        .collect();
+    let mut journal = [MAGIC.as_slice(), &frames.concat()].concat();
+    let middle = MAGIC.len() + frames[0].len() + FRAME_BYTES;
+    journal[middle] ^= 0x41;
+    assert_eq!(
+        read_all(&journal).unwrap(),
+        (vec![record(0), record(2)], journal.len())
+    );
+}

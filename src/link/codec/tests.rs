@@ -64,6 +64,19 @@ fn incarnation() -> impl Strategy<Value = IncarnationId> {
     any::<[u8; 16]>().prop_map(IncarnationId::new)
 }
 
+fn member() -> impl Strategy<Value = MemberFacts> {
+    let ids = any::<([u8; 16], [u8; 16], u64, u64, u64)>();
+    (ids, text(64), text(64)).prop_map(|(ids, label, site)| MemberFacts {
+        node: NodeId::new(ids.0),
+        incarnation: IncarnationId::new(ids.1),
+        label,
+        site,
+        capacity: ids.2,
+        free: ids.3,
+        away: ids.4,
+    })
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let peer = (any::<[u8; 16]>(), addresses()).prop_map(|(node, addresses)| PeerAddresses {
         node: NodeId::new(node),
@@ -72,6 +85,7 @@ fn message() -> impl Strategy<Value = Message> {
     let bytes = proptest::collection::vec(any::<u8>(), 0..200);
     prop_oneof![
         hello().prop_map(Message::Hello),
+        proptest::collection::vec(member(), 0..20).prop_map(Message::Members),
         heads().prop_map(Message::Heads),
         heads().prop_map(Message::Durable),
         proptest::collection::vec((incarnation(), any::<u64>()), 0..20)

@@ -139,6 +139,11 @@ impl ContentStore {
         self.inner.capacity.store(bytes, Ordering::Relaxed);
     }
 
+    /// Whether a capacity was set.
+    pub fn is_limited(&self) -> bool {
+        self.inner.capacity.load(Ordering::Relaxed) != u64::MAX
+    }
+
     /// What is here of a content. Does not touch the disk.
     pub fn state(&self, content: &InfoHash) -> State {
         match lock(&self.inner.index).get(content) {

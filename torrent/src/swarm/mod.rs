@@ -2,7 +2,7 @@
 //!
 //! A content costs nothing until somebody asks for it: an incoming handshake or a local read makes it active,
 //! and it is let go when nobody has used it for a while. Each active content is one task; its decisions are
-//! pure ([`scheduler`], [`choker`], [`addresses`]). Invariants: bytes are given to readers and peers only from
+//! pure (`scheduler`, `choker`, `addresses`). Invariants: bytes are given to readers and peers only from
 //! pieces that were verified and written; one slow or lying peer neither stalls nor spoils a read; all queues
 //! and buffers are bounded (see `limits`). Nothing here survives a crash: what was written is the store's.
 
