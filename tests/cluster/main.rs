@@ -6,5 +6,6 @@ mod support;
 
 mod crowd;
 mod discovery;
+mod reading;
 mod sharing;
 mod writers;
