@@ -7,10 +7,14 @@ mod support;
 mod copies;
 mod crowd;
 mod discovery;
+<<<<<<< HEAD
 mod endings;
 mod hostile;
 mod lan;
 mod refusals;
 mod room;
+=======
+mod reading;
+>>>>>>> v2
 mod sharing;
 mod writers;
