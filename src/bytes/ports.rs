@@ -62,6 +62,10 @@ impl Contents for Bytewise {
 }
 
 fn fs_error(error: &StoreError) -> FsError {
+    // times set on a closed file, mostly: no reader or owner has to know
+    if error.kind() == io::ErrorKind::ResourceBusy {
+        return FsError::Busy;
+    }
     let told = io::Error::new(error.kind(), error.to_string());
     tracing::warn!("{error}");
     told.into()

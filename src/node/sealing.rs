@@ -84,6 +84,7 @@ fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
     let well = sealed.is_ok();
     match shared.filesystem.sealed(job, sealed) {
         Ok(()) => well,
+        Err(FsError::Busy) => true,
         Err(FsError::NoSpace) => {
             tracing::error!(
                 "the disk of {} is full; closed files wait to be shared until there is room",
