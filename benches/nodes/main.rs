@@ -4,7 +4,11 @@
 //! hosts are network namespaces of this machine, so both nodes share its cores: figures of a pair of machines are
 //! better. Each takes less than a minute and leaves nothing behind.
 #![allow(clippy::unwrap_used, missing_docs)]
-#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::unchecked_time_subtraction)]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::unchecked_time_subtraction
+)]
 
 #[path = "../../tests/support/mod.rs"]
 mod support;

@@ -86,9 +86,20 @@ fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
     let sealed = contents.seal(&job.path);
     let well = sealed.is_ok();
     match shared.filesystem.sealed(job, sealed) {
+<<<<<<< HEAD
         Ok(()) => {
             shared.troubles.over(SEALING);
             well
+=======
+        Ok(()) => well,
+        Err(FsError::Busy) => true,
+        Err(FsError::NoSpace) => {
+            tracing::error!(
+                "the disk of {} is full; closed files wait to be shared until there is room",
+                shared.file.label
+            );
+            false
+>>>>>>> v3
         }
         Err(error) => {
             let sentence = format!("closed files wait on this disk alone: {error}");
