@@ -71,19 +71,13 @@ impl Contents for Bytewise {
 }
 
 fn fs_error(error: &StoreError) -> FsError {
-<<<<<<< HEAD
-    // whoever gets it tells it, or tries again
-    tracing::debug!("{error}");
-    io::Error::new(error.kind(), error.to_string()).into()
-=======
     // times set on a closed file, mostly: no reader or owner has to know
     if error.kind() == io::ErrorKind::ResourceBusy {
         return FsError::Busy;
     }
-    let told = io::Error::new(error.kind(), error.to_string());
-    tracing::warn!("{error}");
-    told.into()
->>>>>>> v3
+    // whoever gets it tells it, or tries again
+    tracing::debug!("{error}");
+    io::Error::new(error.kind(), error.to_string()).into()
 }
 
 /// A content that is not wholly here; its `info` is read when it is first needed.

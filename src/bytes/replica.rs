@@ -52,13 +52,8 @@ pub struct Replica {
     retention: Mutex<Retention>,
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
-<<<<<<< HEAD
     room: Room,
     vain: Mutex<BTreeSet<InfoHash>>,
-=======
-    vain: Mutex<BTreeSet<InfoHash>>,
-    room: Room,
->>>>>>> v2
     /// There is something to replicate, perhaps.
     pub wants_look: Notify,
     /// A content is complete and waits to be made durable and told of.
@@ -89,13 +84,8 @@ impl Replica {
             retention: Mutex::new(Retention::open(root)?),
             subjects: Mutex::default(),
             completed: Mutex::default(),
-<<<<<<< HEAD
             room: Room::new(root),
             vain: Mutex::default(),
-=======
-            vain: Mutex::default(),
-            room: Room::new(root),
->>>>>>> v2
             wants_look: Notify::new(),
             wants_sync: Notify::new(),
             waited: Notify::new(),

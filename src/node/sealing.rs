@@ -2,7 +2,7 @@
 
 use super::shared::Shared;
 use crate::bytes::ports::Bytewise;
-use crate::filesystem::Contents;
+use crate::filesystem::{Contents, FsError};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -86,21 +86,12 @@ fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
     let sealed = contents.seal(&job.path);
     let well = sealed.is_ok();
     match shared.filesystem.sealed(job, sealed) {
-<<<<<<< HEAD
         Ok(()) => {
             shared.troubles.over(SEALING);
             well
-=======
-        Ok(()) => well,
-        Err(FsError::Busy) => true,
-        Err(FsError::NoSpace) => {
-            tracing::error!(
-                "the disk of {} is full; closed files wait to be shared until there is room",
-                shared.file.label
-            );
-            false
->>>>>>> v3
         }
+        // it was touched meanwhile: at once again
+        Err(FsError::Busy) => true,
         Err(error) => {
             let sentence = format!("closed files wait on this disk alone: {error}");
             shared.troubles.tell(SEALING, &sentence);

@@ -7,14 +7,11 @@ mod support;
 mod copies;
 mod crowd;
 mod discovery;
-<<<<<<< HEAD
 mod endings;
 mod hostile;
 mod lan;
+mod reading;
 mod refusals;
 mod room;
-=======
-mod reading;
->>>>>>> v2
 mod sharing;
 mod writers;
