@@ -349,6 +349,14 @@ impl Replica {
         self.store.state(info_hash) == State::Complete
     }
 
+    /// A file has been given these bytes. Should it be gone again before it is committed, no commit will ever take
+    /// their last name away: they count as without a name until one names them.
+    pub fn sealed(&self, info_hash: &InfoHash, now: u64) {
+        if self.known(info_hash).is_none() {
+            note(lock(&self.retention).died(*info_hash, now, None));
+        }
+    }
+
     /// The log goes first: nobody is told of bytes that are gone.
     fn remove(&self, info_hash: &InfoHash) -> Option<u64> {
         let length = self.store.length(info_hash)?;

@@ -95,8 +95,8 @@ pub fn prepare(point: &Path, root: &Path, allow_other: bool) -> Result<PathBuf, 
     }
     let point = absolute(point)?;
     clear(&point, root)?;
-    check_folder(&point)?;
     check_apart(&point, root)?;
+    check_folder(&point)?;
     Ok(point)
 }
 

@@ -24,7 +24,7 @@ impl Handle for Control {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
             if request == Request::Stop {
-                shared.stop.cancel();
+                shared.told_to_stop.cancel();
                 shared.ended.cancelled().await;
                 return Ok(Value::Null);
             }

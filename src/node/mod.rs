@@ -141,6 +141,7 @@ async fn live(
 
     tokio::select! {
         () = shared.stop.cancelled() => {}
+        () = shared.told_to_stop.cancelled() => {}
         () = stop.told() => {}
         () = unmounted(mount.as_ref()) => tracing::info!("unmounted from outside"),
     }

@@ -1,6 +1,6 @@
 //! Closed files become contents: hashed, moved into the store, named. Some threads do only this.
 
-use super::shared::Shared;
+use super::shared::{Shared, unix_time};
 use crate::bytes::ports::Bytewise;
 use crate::filesystem::{Contents, FsError};
 use std::sync::{Arc, Condvar, Mutex};
@@ -84,11 +84,15 @@ fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
         return false;
     };
     let sealed = contents.seal(&job.path);
-    let well = sealed.is_ok();
-    match shared.filesystem.sealed(job, sealed) {
+    let content = sealed.as_ref().ok().map(|sealed| sealed.content.info_hash);
+    let ended = shared.filesystem.sealed(job, sealed);
+    if let Some(info_hash) = content {
+        shared.replica.sealed(&info_hash, unix_time());
+    }
+    match ended {
         Ok(()) => {
             shared.troubles.over(SEALING);
-            well
+            content.is_some()
         }
         // it was touched meanwhile: at once again
         Err(FsError::Busy) => true,

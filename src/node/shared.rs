@@ -49,6 +49,9 @@ pub(super) struct Shared {
     pub(super) invalidate: Mutex<Option<Invalidate>>,
     /// Changes wait to be committed.
     pub(super) pending: Arc<Notify>,
+    /// `delugefs stop`: what is under way is finished first, for which the loops still run.
+    pub(super) told_to_stop: CancellationToken,
+    /// The loops end.
     pub(super) stop: CancellationToken,
     pub(super) ended: CancellationToken,
     /// A peer has no names either: a new volume, most likely.

@@ -93,6 +93,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         inbox,
         invalidate: Mutex::default(),
         pending,
+        told_to_stop: CancellationToken::new(),
         stop: CancellationToken::new(),
         ended: CancellationToken::new(),
         no_names: CancellationToken::new(),

@@ -79,7 +79,8 @@ fn a_stopped_root_can_be_started_at_once_and_background_tells_how_it_went() {
         let said = String::from_utf8_lossy(&busy.stderr);
         assert!(said.contains("is in use"), "{said}");
         fs::write(mount.join("file"), round.to_string()).unwrap();
-        let mut stop = Command::new(PROGRAM);
+        let mut stop = Command::new("timeout");
+        stop.args(["20", PROGRAM]);
         assert!(
             stop.arg("stop")
                 .arg("--root")
