@@ -71,6 +71,10 @@ impl Contents for Bytewise {
 }
 
 fn fs_error(error: &StoreError) -> FsError {
+    // times set on a closed file, mostly: no reader or owner has to know
+    if error.kind() == io::ErrorKind::ResourceBusy {
+        return FsError::Busy;
+    }
     // whoever gets it tells it, or tries again
     tracing::debug!("{error}");
     io::Error::new(error.kind(), error.to_string()).into()

@@ -37,6 +37,9 @@ pub struct Subjects {
     pub unmet: bool,
 }
 
+/// A content that can go, and whether that is before its time, for want of room.
+pub type Expired = (InfoHash, bool);
+
 /// This node's share of the volume's bytes.
 pub struct Replica {
     /// The contents on this disk.
@@ -49,8 +52,8 @@ pub struct Replica {
     retention: Mutex<Retention>,
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
-    vain: Mutex<BTreeSet<InfoHash>>,
     room: Room,
+    vain: Mutex<BTreeSet<InfoHash>>,
     /// There is something to replicate, perhaps.
     pub wants_look: Notify,
     /// A content is complete and waits to be made durable and told of.
@@ -81,8 +84,8 @@ impl Replica {
             retention: Mutex::new(Retention::open(root)?),
             subjects: Mutex::default(),
             completed: Mutex::default(),
-            vain: Mutex::default(),
             room: Room::new(root),
+            vain: Mutex::default(),
             wants_look: Notify::new(),
             wants_sync: Notify::new(),
             waited: Notify::new(),
@@ -295,27 +298,26 @@ impl Replica {
         self.look_at(contents.into_iter());
     }
 
-    /// Contents on this disk whose time is over; when room is short, also as many of those whose time is not yet
-    /// over, the oldest first. [`Replica::reap`] looks closer.
-    pub fn expired(&self, now: u64, keep: Duration) -> Vec<InfoHash> {
+    /// Contents on this disk whose time is over; when room is short, then those whose time is not yet over, the
+    /// oldest first. [`Replica::reap`] looks closer.
+    pub fn expired(&self, now: u64, keep: Duration) -> Vec<Expired> {
         let (over, early) = lock(&self.retention).expired(now, keep);
-        let bytes = |content: &InfoHash| self.store.length(content).unwrap_or(0);
-        let freed: u64 = over.iter().map(bytes).sum();
-        let mut short = self.room.short(&self.store).saturating_sub(freed);
-        let is_needed = |content: &InfoHash| {
-            let needed = short > 0;
-            short = short.saturating_sub(bytes(content));
-            needed
+        let early = match self.room.short(&self.store) {
+            0 => Vec::new(),
+            _ => early,
         };
-        let early: Vec<_> = early.into_iter().take_while(is_needed).collect();
-        over.into_iter().chain(early).collect()
+        with(over, false).chain(with(early, true)).collect()
     }
 
     /// Removes those of some expired contents from this disk that `in_use` does not name, that have no name again,
     /// and whose replacement is held durably by some node. Answers how many there were, and their bytes. Blocks.
-    pub fn reap(&self, expired: &[InfoHash], in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
+    pub fn reap(&self, expired: &[Expired], in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
         let (mut gone, mut freed) = (0, 0);
-        for info_hash in expired {
+        let mut short = self.room.short(&self.store);
+        for (info_hash, is_early) in expired {
+            if *is_early && short == 0 {
+                break;
+            }
             // held until the bytes are gone: see `keep`
             let mut retention = lock(&self.retention);
             if !retention.contains(info_hash) || in_use.contains(info_hash) {
@@ -327,6 +329,7 @@ impl Replica {
             if let Some(bytes) = self.remove(info_hash) {
                 gone += 1;
                 freed += bytes;
+                short = short.saturating_sub(bytes);
             }
             note(retention.forget(info_hash));
         }
@@ -388,6 +391,10 @@ impl Replica {
     pub fn take_completed(&self) -> BTreeSet<InfoHash> {
         std::mem::take(&mut lock(&self.completed))
     }
+}
+
+fn with(contents: Vec<InfoHash>, is_early: bool) -> impl Iterator<Item = Expired> {
+    contents.into_iter().map(move |content| (content, is_early))
 }
 
 fn note(outcome: io::Result<()>) {

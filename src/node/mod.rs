@@ -309,6 +309,7 @@ async fn first_names(shared: &Arc<Shared>, stop: &Stop) {
         };
         tokio::select! {
             () = arrived => {}
+            () = shared.no_names.cancelled() => {}
             () = stop.told() => {}
         }
     }

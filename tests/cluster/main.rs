@@ -4,8 +4,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod copies;
 mod crowd;
 mod discovery;
+mod endings;
+mod hostile;
+mod lan;
 mod reading;
+mod refusals;
+mod room;
 mod sharing;
 mod writers;

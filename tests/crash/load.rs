@@ -105,7 +105,11 @@ impl Writer {
             format!("document{}", number % 3),
             format!(".document{number}~"),
         );
-        let length = if number % 2 == 0 { 900 } else { 30_000 };
+        let length = if number.is_multiple_of(2) {
+            900
+        } else {
+            30_000
+        };
         let bytes = noise(number, length);
         self.write(&temporary, bytes.clone())?;
         let after = Fact::Bytes(Arc::new(bytes));
@@ -160,7 +164,7 @@ impl Writer {
         fs::rename(self.mount.join(&from), self.mount.join(&to))?;
         self.ledger.done(&old, Fact::Nothing);
         self.ledger.done(&new, after);
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             return Ok(());
         }
         self.ledger.begin(&new, Fact::Nothing, &[]);

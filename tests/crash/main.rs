@@ -7,4 +7,5 @@ mod support;
 mod kills;
 mod ledger;
 mod load;
+mod moved_on;
 mod resuming;

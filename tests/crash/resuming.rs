@@ -13,6 +13,12 @@ fn bytes_read(node: &Node) -> u64 {
     line.unwrap().parse().unwrap()
 }
 
+/// Bytes of the file that is complete.
+const COMPLETE: usize = 64 << 20;
+
+/// Bytes of the file that is being fetched.
+const PARTIAL: u64 = 48 << 20;
+
 fn status_number(node: &Node, key: &str) -> u64 {
     node.status()["contents"][key].as_u64().unwrap()
 }
@@ -22,10 +28,9 @@ fn what_was_complete_is_not_hashed_again() {
     if !can_run() {
         return;
     }
-    const LENGTH: usize = 64 << 20;
     let lab = Lab::new(1);
     let node = lab.node(1, "a").create().start();
-    fs::write(node.path("large"), noise(1, LENGTH)).unwrap();
+    fs::write(node.path("large"), noise(1, COMPLETE)).unwrap();
     eventually(SOON, "it is sealed and committed", || {
         status_number(&node, "unsealed") + status_number(&node, "uncommitted") == 0
     });
@@ -33,11 +38,11 @@ fn what_was_complete_is_not_hashed_again() {
     let node = lab.node(1, "a").start();
     assert_eq!(
         fs::metadata(node.path("large")).unwrap().len(),
-        LENGTH as u64
+        COMPLETE as u64
     );
     assert_eq!(status_number(&node, "held"), 1);
     let read = bytes_read(&node);
-    assert!(read < LENGTH as u64 / 4, "{read} bytes read at the start");
+    assert!(read < COMPLETE as u64 / 4, "{read} bytes read at the start");
 }
 
 #[test]
@@ -45,18 +50,17 @@ fn a_fetch_goes_on_from_its_verified_pieces() {
     if !can_run() {
         return;
     }
-    const LENGTH: u64 = 48 << 20;
     let lab = Lab::new(2);
     let first = lab.node(1, "a").create().start();
     let second = lab.node(2, "b").start();
     lab.limit(2, 8 << 10);
-    fs::write(first.path("large"), noise(2, LENGTH as usize)).unwrap();
+    fs::write(first.path("large"), noise(2, PARTIAL as usize)).unwrap();
     let here = |node: &Node| -> u64 {
         let fetching = node.status()["contents"]["fetching"].clone();
         fetching[0]["have"].as_u64().unwrap_or(0)
     };
     eventually(SOON, "half of it has arrived", || {
-        here(&second) > LENGTH / 2
+        here(&second) > PARTIAL / 2
     });
     second.abandon();
     let before = lab.received(2);
@@ -64,8 +68,8 @@ fn a_fetch_goes_on_from_its_verified_pieces() {
     eventually(SOON, "it is whole", || status_number(&second, "held") == 1);
     let again = lab.received(2) - before;
     assert!(
-        again < LENGTH * 6 / 10,
-        "{again} of {LENGTH} bytes moved after the kill"
+        again < PARTIAL * 6 / 10,
+        "{again} of {PARTIAL} bytes moved after the kill"
     );
     assert_eq!(sha256(&first.path("large")), sha256(&second.path("large")));
 }

@@ -65,7 +65,8 @@ pub fn eventually(limit: Duration, what: &str, mut check: impl FnMut() -> bool) 
     let start = Instant::now();
     while !check() {
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        // often enough, and not so often that asking (a process each time) is all that the machine does
+        std::thread::sleep(Duration::from_millis(10));
     }
     start.elapsed()
 }
@@ -110,6 +111,11 @@ impl Lab {
 
     fn namespace(&self, host: u32) -> String {
         format!("{}h{host}", self.name)
+    }
+
+    /// The file that stands for a host's network namespace.
+    pub fn namespace_file(&self, host: u32) -> PathBuf {
+        Path::new("/run/netns").join(self.namespace(host))
     }
 
     fn build(&self) {
@@ -196,6 +202,7 @@ impl Lab {
             lab: self,
             host,
             disk: disk.to_owned(),
+            volume: "lab".to_owned(),
             mounted: true,
             arguments: Vec::new(),
         }
@@ -216,6 +223,7 @@ pub struct NodeSpec<'a> {
     lab: &'a Lab,
     host: u32,
     disk: String,
+    volume: String,
     mounted: bool,
     arguments: Vec<String>,
 }
@@ -224,6 +232,12 @@ impl NodeSpec<'_> {
     /// Makes the volume.
     pub fn create(self) -> Self {
         self.with("--create")
+    }
+
+    /// Of another volume than `lab`.
+    pub fn volume(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.volume);
+        self
     }
 
     /// Without a mount.
@@ -243,7 +257,7 @@ impl NodeSpec<'_> {
     pub fn command(&self) -> Command {
         let mut command = self.lab.command(self.host, PROGRAM);
         command
-            .args(["--id", "lab", "--label", &self.disk])
+            .args(["--id", &self.volume, "--label", &self.disk])
             .args(&self.arguments);
         command.arg("--root").arg(self.lab.folder(&self.disk));
         if self.mounted {
@@ -366,6 +380,16 @@ impl Node {
             .arg("--root")
             .arg(&self.root)
             .args([key, value]));
+    }
+
+    /// Waits for its end, which someone else has brought about.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let mut status = None;
+        eventually(Duration::from_secs(20), "the node ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
     }
 
     /// SIGKILL, now.
