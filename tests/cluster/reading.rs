@@ -9,6 +9,12 @@ use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(10);
 
+/// A large file's bytes: 13 seconds of the limited link.
+const SIZE: usize = 128 << 20;
+
+/// Its last megabyte.
+const END: usize = 1 << 20;
+
 /// Readers that wait at a time.
 const READERS: usize = 50;
 
@@ -178,7 +184,6 @@ fn the_far_end_arrives_before_the_rest() {
     if !can_run() {
         return;
     }
-    const SIZE: usize = 128 << 20;
     let lab = Lab::new(2);
     let (first, second) = pair(&lab);
     let bytes = noise(3, SIZE);
@@ -202,7 +207,6 @@ fn the_far_end_arrives_before_the_rest() {
     assert!(large < Duration::from_secs(2));
 
     let start = Instant::now();
-    const END: usize = 1 << 20;
     let mut end = vec![0; END];
     let file = File::open(second.path("large")).unwrap();
     file.read_exact_at(&mut end, (SIZE - END) as u64).unwrap();
