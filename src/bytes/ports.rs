@@ -71,6 +71,10 @@ impl Contents for Bytewise {
 }
 
 fn fs_error(error: &StoreError) -> FsError {
+    // times set on a closed file, mostly: no reader or owner has to know
+    if error.kind() == io::ErrorKind::ResourceBusy {
+        return FsError::Busy;
+    }
     // whoever gets it tells it, or tries again
     tracing::debug!("{error}");
     io::Error::new(error.kind(), error.to_string()).into()
@@ -143,6 +147,20 @@ impl PeerSource for Holders {
             false => known,
             true => connected().map(|(_, address)| address).collect(),
         }
+    }
+
+    /// A node that came back counts, and one that has appeared just now only if it says that it has the bytes.
+    fn has_holder(&self, info_hash: &InfoHash) -> bool {
+        let holders = self.replica.holders(info_hash);
+        let members = lock(&self.members);
+        let mut connected = members
+            .iter()
+            .filter(|(_, member)| member.address.is_some());
+        connected.any(|(_, member)| holders.contains(&member.incarnation))
+    }
+
+    fn waited_in_vain(&self, info_hash: &InfoHash) {
+        self.replica.waited_in_vain(*info_hash);
     }
 
     fn info(&self, info_hash: &InfoHash) -> Option<Info> {

@@ -53,10 +53,13 @@ pub struct Replica {
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
     room: Room,
+    vain: Mutex<BTreeSet<InfoHash>>,
     /// There is something to replicate, perhaps.
     pub wants_look: Notify,
     /// A content is complete and waits to be made durable and told of.
     pub wants_sync: Notify,
+    /// Reads have waited in vain, and the owner is to be told.
+    pub waited: Notify,
 }
 
 impl Replica {
@@ -82,8 +85,10 @@ impl Replica {
             subjects: Mutex::default(),
             completed: Mutex::default(),
             room: Room::new(root),
+            vain: Mutex::default(),
             wants_look: Notify::new(),
             wants_sync: Notify::new(),
+            waited: Notify::new(),
         })
     }
 
@@ -283,9 +288,7 @@ impl Replica {
     /// A node has come or gone: readers may find bytes, contents may be short of copies.
     pub fn cluster_changed(&self) {
         if let Some(swarm) = self.swarm() {
-            for content in swarm.status().contents {
-                swarm.peers_changed(&content.info_hash);
-            }
+            swarm.all_peers_changed();
         }
         self.look_at_all();
     }
@@ -371,6 +374,17 @@ impl Replica {
         }
         lock(&self.completed).insert(info_hash);
         self.wants_sync.notify_one();
+    }
+
+    /// A read of a content has waited in vain.
+    pub fn waited_in_vain(&self, info_hash: InfoHash) {
+        lock(&self.vain).insert(info_hash);
+        self.waited.notify_one();
+    }
+
+    /// Takes the contents that reads have waited for in vain.
+    pub fn take_vain(&self) -> BTreeSet<InfoHash> {
+        std::mem::take(&mut lock(&self.vain))
     }
 
     /// Takes the contents that have become complete.

@@ -50,6 +50,9 @@ pub enum FsError {
     /// A handle that is not open, or not open for this (`EBADF`).
     #[error("bad handle")]
     BadHandle,
+    /// The file was changed while it was being hashed: it is to be hashed again (`EBUSY`).
+    #[error("the file changed while it was being hashed")]
+    Busy,
     /// Nothing there: a seek past the end of data (`ENXIO`).
     #[error("no data beyond that offset")]
     NoData,

@@ -148,7 +148,9 @@ impl Namespace {
     /// Drops a detached inode that nobody refers to, with all that hangs below it.
     pub(super) fn drop_unused(&mut self, inode: Inode) -> Option<Node> {
         let node = self.nodes.get(&inode)?;
-        let used = node.place.is_some() || node.lookups > 0 || node.handles > 0;
+        // who hashes it comes back for it, and then takes its staging file away
+        let hashed = node.staged().is_some_and(|staged| !staged.is_idle());
+        let used = node.place.is_some() || node.lookups > 0 || node.handles > 0 || hashed;
         if used || inode == Inode::ROOT {
             return None;
         }

@@ -59,6 +59,16 @@ impl Filesystem {
         state.names.path(state.names.inode_of(id)?)
     }
 
+    /// The path of a file with this content, from the root, for messages; `None` if none is loaded.
+    pub fn path_of_content(&self, info_hash: &InfoHash) -> Option<Vec<Name>> {
+        let state = self.lock();
+        let mut nodes = state.names.iter();
+        nodes.find_map(|(inode, node)| {
+            let same = content(&node.entry).as_ref() == Some(info_hash);
+            same.then(|| state.names.path(inode)).flatten()
+        })
+    }
+
     /// Finds an entry by its path from the root; takes no reference.
     pub fn find(&self, path: &[Name]) -> Result<(Inode, Placed), FsError> {
         let mut state = self.lock();

@@ -190,7 +190,9 @@ impl State {
     }
 
     fn end_seal(&mut self, inode: Inode, outcome: Result<Sealed, FsError>) -> Result<(), FsError> {
-        let Some(staged) = self.names.node(inode)?.staged() else {
+        let node = self.names.node(inode)?;
+        let removed = node.place.is_none();
+        let Some(staged) = node.staged() else {
             return Ok(());
         };
         let (nonce, length) = (staged.nonce, staged.file.metadata()?.len());
@@ -206,7 +208,8 @@ impl State {
             self.seal_failed(inode)?;
         }
         self.let_go(inode);
-        ended
+        // what nobody can find any more need not be shared
+        if removed { Ok(()) } else { ended }
     }
 
     /// It waits again. If the store has taken its link all the same, nobody may write to the file.

@@ -22,6 +22,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
         // The kernel answers this one itself, by looking the path up again.
         FsError::Stale => Errno::ESTALE,
         FsError::BadHandle => Errno::EBADF,
+        FsError::Busy => Errno::EBUSY,
         FsError::NoData => Errno::ENXIO,
         // Not ETIMEDOUT or EAGAIN: programs know what a failing disk is, and no `read` of a regular file
         // is expected to ask for another try.

@@ -117,7 +117,12 @@ fn ended(shared: &Shared, work: Work, well: bool) -> Event {
 fn received(shared: &Arc<Shared>, link: LinkId, message: Wire) -> Option<Event> {
     let peer = shared.links.get(link)?.peer;
     let message = match message {
-        Wire::Heads(heads) => Message::Heads(heads),
+        Wire::Heads(heads) => {
+            if heads.is_empty() {
+                shared.no_names.cancel();
+            }
+            Message::Heads(heads)
+        }
         Wire::HoldingsHave(positions) => Message::Holdings(positions.into_iter().collect()),
         Wire::Peers(peers) => Message::Peers(peers.into_iter().flat_map(addresses).collect()),
         Wire::HoldingsWanted {

@@ -123,6 +123,7 @@ async fn live(
     tokio::spawn(copies::run(Arc::clone(&shared)));
     tokio::spawn(upkeep::sync_contents(Arc::clone(&shared)));
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
+    tokio::spawn(upkeep::tell_of_vain_waits(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
     match shared.options.create {
         true => own_the_root(&shared)?,
@@ -308,6 +309,7 @@ async fn first_names(shared: &Arc<Shared>, stop: &Stop) {
         };
         tokio::select! {
             () = arrived => {}
+            () = shared.no_names.cancelled() => {}
             () = stop.told() => {}
         }
     }

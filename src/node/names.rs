@@ -99,13 +99,22 @@ pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError
 fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), NamesError> {
     let _moving = lock(&shared.names_moving);
     let mut steps: Vec<BaseView> = Vec::new();
+    let mut failed = None;
     let invalidations = shared.filesystem.rebase(|base, group| {
         let own = match group {
             Some(group) => author(shared, group, settings)?,
             None if settings.is_some() => author(shared, &nothing(base), settings)?,
             None => view_of(shared, base)?,
         };
-        let view = shared.repository.refresh_view()?;
+        let view = match shared.repository.refresh_view() {
+            // What has been committed must be told to the filesystem, or the next commit would start from a view
+            // without it: the own commit is shown, the others' when there is room again.
+            Err(error) if base_view(&own) != *base => {
+                failed = Some(error);
+                own.clone()
+            }
+            view => view?,
+        };
         steps = vec![base.clone(), base_view(&own), base_view(&view)];
         let diff = shared.repository.diff(base.tree, view.tree)?;
         Ok::<_, NamesError>(fs::ViewDiff {
@@ -122,7 +131,7 @@ fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), Names
     let brought = follow(shared, own.tree, view.tree)?;
     story::tell_conflicts(&shared.repository, view.tree, &brought)?;
     learn_settings(shared)?;
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// A group in which only the volume's settings change.

@@ -2,7 +2,7 @@
 
 use super::shared::Shared;
 use crate::bytes::ports::Bytewise;
-use crate::filesystem::Contents;
+use crate::filesystem::{Contents, FsError};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -90,6 +90,8 @@ fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
             shared.troubles.over(SEALING);
             well
         }
+        // it was touched meanwhile: at once again
+        Err(FsError::Busy) => true,
         Err(error) => {
             let sentence = format!("closed files wait on this disk alone: {error}");
             shared.troubles.tell(SEALING, &sentence);

@@ -51,6 +51,8 @@ pub(super) struct Shared {
     pub(super) pending: Arc<Notify>,
     pub(super) stop: CancellationToken,
     pub(super) ended: CancellationToken,
+    /// A peer has no names either: a new volume, most likely.
+    pub(super) no_names: CancellationToken,
     pub(super) stopped_by: Mutex<Option<String>>,
     pub(super) troubles: Troubles,
     pub(super) started: Instant,

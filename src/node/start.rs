@@ -95,6 +95,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         pending,
         stop: CancellationToken::new(),
         ended: CancellationToken::new(),
+        no_names: CancellationToken::new(),
         stopped_by: Mutex::default(),
         troubles: Troubles::default(),
         started: Instant::now(),

@@ -5,7 +5,7 @@ use super::inbox::Input;
 use super::shared::{Shared, unix_time};
 use super::story::Copied;
 use crate::bytes::ports::holder_nodes;
-use crate::cli::units::show_size;
+use crate::cli::units::{show_size, show_time};
 use crate::link::Message;
 use crate::sync_ext::lock;
 use delugefs_core::holdings::Operation;
@@ -140,6 +140,49 @@ fn reap(shared: &Shared) {
         // the sync machine hears of it at the next change, if it is too busy now
         let _ = shared.inbox.try_send(told);
     }
+}
+
+/// Tells the owner which files could not be read, and which disks have their bytes.
+pub(super) async fn tell_of_vain_waits(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = shared.replica.waited.notified() => {}
+        }
+        for info_hash in shared.replica.take_vain() {
+            tell_of_vain_wait(&shared, &info_hash);
+        }
+    }
+}
+
+fn tell_of_vain_wait(shared: &Shared, info_hash: &InfoHash) {
+    let path = shared.filesystem.path_of_content(info_hash);
+    let shown = match path {
+        Some(names) => {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            names.join("/")
+        }
+        None => format!("the content {info_hash}"),
+    };
+    let waited = show_time(shared.settings().wait);
+    match disks(shared, info_hash).join(", ") {
+        disks if disks.is_empty() => {
+            tracing::warn!("cannot read {shown}: in {waited} no disk has shown up that has it");
+        }
+        disks => tracing::warn!("cannot read {shown}: waited {waited} in vain for {disks}"),
+    }
+}
+
+/// The disks that have a content, by their labels, and whether they are connected.
+fn disks(shared: &Shared, info_hash: &InfoHash) -> Vec<String> {
+    let members = lock(&shared.members);
+    let nodes = holder_nodes(&shared.replica, &members, info_hash).into_iter();
+    let members = nodes.filter_map(|node| members.get(node));
+    let shown = members.map(|member| match member.address {
+        Some(_) => format!("{} (does not answer)", member.label),
+        None => format!("{} (not connected)", member.label),
+    });
+    shown.collect()
 }
 
 /// Writes the members down from time to time, and at the end.

@@ -1,9 +1,17 @@
 //! One network namespace for each host: real mDNS, real mounts, real links cut and healed.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod copies;
+mod crowd;
 mod discovery;
+mod endings;
+mod hostile;
+mod lan;
+mod reading;
+mod refusals;
+mod room;
 mod sharing;
+mod writers;

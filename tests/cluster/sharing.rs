@@ -146,3 +146,77 @@ fn both_sides_of_a_cut_keep_their_work() {
             && first.head() == second.head()
     });
 }
+
+#[test]
+fn what_is_written_is_soon_read_whole_elsewhere() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let (first, second) = pair(&lab);
+    for length in [1024, 1 << 20] {
+        let mut times: Vec<Duration> = (0..50)
+            .map(|round| {
+                let name = format!("file{length}-{round}");
+                let bytes = noise(round + length as u64, length);
+                fs::write(first.path(&name), &bytes).unwrap();
+                let path = second.path(&name);
+                eventually(SOON, &name, || {
+                    fs::read(&path).is_ok_and(|found| found == bytes)
+                })
+            })
+            .collect();
+        times.sort();
+        println!(
+            "{length} bytes: median {:?}, worst {:?}",
+            times[25], times[49]
+        );
+        // an idle machine has 100 ms; tests share theirs
+        assert!(times[25] < Duration::from_millis(500), "{times:?}");
+    }
+}
+
+#[test]
+fn what_was_known_before_gives_way_at_once() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let (first, second) = pair(&lab);
+    let (old, new) = (noise(1, 200_000), noise(2, 150_000));
+    fs::create_dir_all(first.path("d/sub")).unwrap();
+    fs::create_dir(first.path("empty")).unwrap();
+    fs::write(first.path("d/file"), &old).unwrap();
+    arrives(&second.path("d/file"), &old);
+    let open = fs::File::open(second.path("d/file")).unwrap();
+    assert!(second.path("empty").is_dir() && !second.path("d/later").exists());
+    assert_eq!(fs::read_dir(second.path("d")).unwrap().count(), 2);
+
+    fs::write(first.path("d/file"), &new).unwrap();
+    arrives(&second.path("d/file"), &new);
+    let mut kept = Vec::new();
+    std::io::Read::read_to_end(&mut &open, &mut kept).unwrap();
+    assert!(kept == old, "who has the old version open keeps reading it");
+
+    fs::write(first.path("d/later"), b"later").unwrap();
+    arrives(&second.path("d/later"), b"later");
+    assert_eq!(fs::read_dir(second.path("d")).unwrap().count(), 3);
+    fs::rename(first.path("d"), first.path("empty")).unwrap();
+    arrives(&second.path("empty/file"), &new);
+    assert!(!second.path("d").exists() && second.path("empty/sub").is_dir());
+
+    let (path, value) = (first.path("empty/later"), b"blue".as_slice());
+    rustix::fs::setxattr(&path, "user.colour", value, rustix::fs::XattrFlags::empty()).unwrap();
+    let mut found = [0; 16];
+    let mut colour = || {
+        let length =
+            rustix::fs::getxattr(second.path("empty/later"), "user.colour", &mut found[..]);
+        length.ok().map(|length| found[..length].to_vec())
+    };
+    eventually(SOON, "the attribute", || colour().as_deref() == Some(value));
+    rustix::fs::removexattr(&path, "user.colour").unwrap();
+    eventually(SOON, "no attribute", || colour().is_none());
+    fs::remove_file(&path).unwrap();
+    eventually(SOON, "it is gone", || !second.path("empty/later").exists());
+    assert_eq!(fs::read_dir(second.path("empty")).unwrap().count(), 2);
+}

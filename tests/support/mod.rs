@@ -65,7 +65,8 @@ pub fn eventually(limit: Duration, what: &str, mut check: impl FnMut() -> bool) 
     let start = Instant::now();
     while !check() {
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        // often enough, and not so often that asking (a process each time) is all that the machine does
+        std::thread::sleep(Duration::from_millis(10));
     }
     start.elapsed()
 }
@@ -150,11 +151,39 @@ impl Lab {
         ip(&format!("-n {} link set p{host} up", self.switch()));
     }
 
+    /// Lets a host send and take so many kilobytes a second.
+    pub fn limit(&self, host: u32, kilobytes: u32) {
+        let rate = format!("tbf rate {}kbit burst 32kb latency 100ms", kilobytes * 8);
+        let (namespace, switch) = (self.namespace(host), self.switch());
+        for words in [
+            format!("netns exec {namespace} tc qdisc replace dev eth0 root {rate}"),
+            format!("netns exec {switch} tc qdisc replace dev p{host} root {rate}"),
+        ] {
+            ip(&words);
+        }
+    }
+
+    /// Bytes that a host has taken so far.
+    pub fn received(&self, host: u32) -> u64 {
+        let namespace = self.namespace(host);
+        let output = Command::new("ip")
+            .args(["-n", &namespace, "-s", "-j", "link", "show", "eth0"])
+            .output()
+            .unwrap();
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        links[0]["stats64"]["rx"]["bytes"].as_u64().unwrap()
+    }
+
     /// A folder in the lab, made if it is missing.
     pub fn folder(&self, name: &str) -> PathBuf {
         let path = self.folder.path().join(name);
-        fs::create_dir_all(&path).unwrap();
-        path
+        // a dead mount is there, and does not answer
+        match fs::create_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                panic!("{}: {error}", path.display())
+            }
+            _ => path,
+        }
     }
 
     /// A program to be run on a host.
@@ -173,6 +202,7 @@ impl Lab {
             lab: self,
             host,
             disk: disk.to_owned(),
+            volume: "lab".to_owned(),
             mounted: true,
             arguments: Vec::new(),
         }
@@ -193,6 +223,7 @@ pub struct NodeSpec<'a> {
     lab: &'a Lab,
     host: u32,
     disk: String,
+    volume: String,
     mounted: bool,
     arguments: Vec<String>,
 }
@@ -201,6 +232,12 @@ impl NodeSpec<'_> {
     /// Makes the volume.
     pub fn create(self) -> Self {
         self.with("--create")
+    }
+
+    /// Of another volume than `lab`.
+    pub fn volume(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.volume);
+        self
     }
 
     /// Without a mount.
@@ -220,7 +257,7 @@ impl NodeSpec<'_> {
     pub fn command(&self) -> Command {
         let mut command = self.lab.command(self.host, PROGRAM);
         command
-            .args(["--id", "lab", "--label", &self.disk])
+            .args(["--id", &self.volume, "--label", &self.disk])
             .args(&self.arguments);
         command.arg("--root").arg(self.lab.folder(&self.disk));
         if self.mounted {
@@ -345,10 +382,26 @@ impl Node {
             .args([key, value]));
     }
 
+    /// Waits for its end, which someone else has brought about.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let mut status = None;
+        eventually(Duration::from_secs(20), "the node ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
     /// SIGKILL, now.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Kills it, and leaves its mount as it then is.
+    pub fn abandon(mut self) {
+        self.kill();
+        self.mount = None;
     }
 
     /// `delugefs stop`

@@ -36,15 +36,14 @@ pub(crate) fn check() -> Result<()> {
     run(cargo().args(["deny", "check", "bans", "licenses", "sources"]))
 }
 
-/// Benchmarks are optimized builds of their own.
-pub(crate) fn bench(name: Option<&str>) -> Result<()> {
+/// Benchmarks measure the build that demo and tests use: nothing is built twice.
+pub(crate) fn bench(name: Option<&str>, only: &[String]) -> Result<()> {
     setup::ensure(setup::TESTS)?;
     let mut command = cargo();
-    command.args(["bench", "--locked", "--package", "delugefs"]);
-    if let Some(name) = name {
-        command.args(["--bench", name]);
-    }
-    run(&mut command)
+    let build = ["--locked", "--package", "delugefs", "--profile", "dev"];
+    command.arg("bench").args(build);
+    command.args(["--bench", name.unwrap_or("*")]);
+    run(command.arg("--").args(only))
 }
 
 /// The simulation alone.

@@ -31,6 +31,8 @@ enum Chore {
     Bench {
         /// Which benchmark (all when missing).
         name: Option<String>,
+        /// Which of its parts, e.g. `nodes latency transfer` (all when missing).
+        only: Vec<String>,
     },
     /// Run the cluster simulation; with SEED, replay one run step by step.
     Sim {
@@ -44,7 +46,7 @@ fn main() -> Result<()> {
         Chore::Demo(options) => demo::demo(&options),
         Chore::Test { long } => check::test(long),
         Chore::Check => check::check(),
-        Chore::Bench { name } => check::bench(name.as_deref()),
+        Chore::Bench { name, only } => check::bench(name.as_deref(), &only),
         Chore::Sim { seed } => check::simulate(seed),
     }
 }

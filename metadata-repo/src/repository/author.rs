@@ -1,6 +1,6 @@
 //! Adding a commit to this node's own chain.
 
-use super::{Repository, State, View, commit_id, files, object_id, recover};
+use super::{Repository, State, View, commit_id, files, object_id, recover, tree_id};
 use crate::apply::{Request, apply};
 use crate::commit::{self, chain_time};
 use crate::error::{RepositoryError, Result};
@@ -78,8 +78,17 @@ impl Repository {
             Some(own) => PreviousValue::MustExistAndMatch(Target::Object(own)),
         };
         files::set_reference(session.git(), &name, commit, expected)?;
-        self.after_move(&session, &mut state, (&name, authoring.durable))?;
-        let view = self.adopt(&session, &mut state, commit, tree)?;
+        let moved = self.after_move(&session, &mut state, (&name, authoring.durable));
+        let shown = moved.and_then(|()| self.adopt(&session, &mut state, commit, tree));
+        // The chain has moved: an error would have the same changes committed again, from a view without this.
+        let view = shown.unwrap_or_else(|error| {
+            tracing::error!("the names are committed, but not all is well with them: {error}");
+            View {
+                heads: [commit_id(commit)].into(),
+                commit: Some(commit_id(commit)),
+                tree: tree_id(tree),
+            }
+        });
         Ok(Authored {
             commit: Some(commit_id(commit)),
             view,

@@ -20,6 +20,8 @@ pub(crate) struct PartialSlot {
     pub(crate) length: u64,
     /// Who is fetching it.
     pub(crate) live: Weak<PartialContent>,
+    /// A temporary file without a `.have`: nothing of it outlives who is fetching it.
+    pub(crate) loose: bool,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,23 @@ impl Index {
             Slot::Complete(_) => None,
             Slot::Partial(partial) => partial.live.upgrade(),
         }
+    }
+
+    /// It was being fetched into a temporary file, and whoever did is just going away.
+    pub(crate) fn is_abandoned(&self, content: &InfoHash) -> bool {
+        let over = |partial: &PartialSlot| partial.loose && partial.live.strong_count() == 0;
+        matches!(self.get(content), Some(Slot::Partial(partial)) if over(partial))
+    }
+
+    /// It is being fetched into a temporary file, or was until a moment ago.
+    pub(crate) fn is_loose(&self, content: &InfoHash) -> bool {
+        matches!(self.get(content), Some(Slot::Partial(partial)) if partial.loose)
+    }
+
+    /// This very handle is the one that fetches it.
+    pub(crate) fn is_fetched_by(&self, content: &InfoHash, who: &PartialContent) -> bool {
+        let own = |partial: &PartialSlot| std::ptr::eq(partial.live.as_ptr(), who);
+        matches!(self.get(content), Some(Slot::Partial(partial)) if own(partial))
     }
 
     pub(crate) fn insert(&mut self, content: InfoHash, slot: Slot) {

@@ -18,6 +18,7 @@ mod disk;
 mod error;
 pub(crate) mod have;
 mod index;
+mod loose;
 mod partial;
 mod scan;
 mod seal;
@@ -288,8 +289,12 @@ impl Inner {
         if let Some(file) = self.open_whole(info)? {
             return Ok(Arc::new(PartialContent::complete(self.clone(), info, file)));
         }
+        self.forget_abandoned(&content);
         if lock(&self.index).get(&content).is_none() {
             self.check_room(info)?;
+            if info.piece_count() == 1 {
+                return self.open_loose(info);
+            }
             return self.open_partial(&self.write_have(info)?);
         }
         let usable = self.load_have(&content)?.filter(|_| self.has_length(info));
@@ -361,6 +366,7 @@ impl Inner {
         let slot = PartialSlot {
             length: info.length(),
             live: std::sync::Weak::new(),
+            loose: false,
         };
         // Known before it can be there, so that whatever fails next is found and gone over again.
         lock(&self.index).insert(content, Slot::Partial(Box::new(slot)));
@@ -381,10 +387,16 @@ impl Inner {
         let files = Files {
             data,
             have: Some(have_file),
+            loose: None,
         };
         let partial = Arc::new(PartialContent::new(self.clone(), have, files));
         let live = Arc::downgrade(&partial);
-        let slot = Slot::Partial(Box::new(PartialSlot { length, live }));
+        let loose = false;
+        let slot = Slot::Partial(Box::new(PartialSlot {
+            length,
+            live,
+            loose,
+        }));
         lock(&self.index).insert(content, slot);
         Ok(partial)
     }
@@ -404,6 +416,11 @@ impl Inner {
     }
 
     fn remove_partial_files(&self, content: &InfoHash) -> Result<(), StoreError> {
+        if lock(&self.index).is_loose(content) {
+            self.remove_file(&scan::temporary(&self.path(content)))?;
+            lock(&self.index).remove(content);
+            return Ok(());
+        }
         self.remove_file(&self.path(content))?;
         self.sync_directory(content)?;
         self.remove_file(&self.have_path(content))?;
@@ -481,6 +498,11 @@ impl Inner {
         partial.must_be_fetching()?;
         if let Err(error) = self.disk.make_read_only(partial.data()) {
             tracing::debug!("{content} stays writable: {error}");
+        }
+        if let Some(place) = partial.loose_place() {
+            self.keep_loose(&content, length, place)?;
+            partial.set_phase(Phase::Complete);
+            return Ok(());
         }
         self.remove_file(&self.have_path(&content))?;
         match self.sync_directory(&content) {

@@ -7,6 +7,7 @@ use crate::hash::{hash_piece, list_hash};
 use crate::metainfo::Info;
 use std::fs::File;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
@@ -68,6 +69,8 @@ pub(crate) struct Files {
     pub(crate) data: File,
     /// The `.have` file; a complete content has none.
     pub(crate) have: Option<File>,
+    /// Where `data` is until it is complete, if not in its own place.
+    pub(crate) loose: Option<PathBuf>,
 }
 
 impl PartialContent {
@@ -78,16 +81,31 @@ impl PartialContent {
 
     /// Over a content that is whole already.
     pub(crate) fn complete(store: Arc<Inner>, info: &Info, data: File) -> Self {
-        let files = Files { data, have: None };
+        let files = Files {
+            data,
+            have: None,
+            loose: None,
+        };
         let partial = Self::build(store, info, files, Bitmap::full(info.piece_count()));
         partial.set_phase(Phase::Complete);
         partial
     }
 
+    /// Nothing of the content is here, and nothing will outlive this handle before all of it is.
+    pub(crate) fn loose(store: Arc<Inner>, info: &Info, data: File, place: PathBuf) -> Self {
+        let files = Files {
+            data,
+            have: None,
+            loose: Some(place),
+        };
+        let bits = Bitmap::new(&Have::empty(info).bitmap, info.piece_count());
+        Self::build(store, info, files, bits)
+    }
+
     fn build(store: Arc<Inner>, info: &Info, files: Files, bits: Bitmap) -> Self {
-        let written_here = match files.have {
-            Some(_) => info.piece_count(),
-            None => 0,
+        let written_here = match (&files.have, &files.loose) {
+            (None, None) => 0,
+            _ => info.piece_count(),
         };
         Self {
             store,
@@ -198,6 +216,9 @@ impl PartialContent {
     /// Makes all pieces written so far survive a restart and a power cut: syncs them, then sets their bits
     /// on the disk. After an error the handle is [`Phase::Failed`].
     pub fn flush(&self) -> Result<(), StoreError> {
+        if self.files.loose.is_some() {
+            return Ok(());
+        }
         let _one_flush = lock(&self.flushing);
         if self.phase() != Phase::Fetching || self.unflushed.swap(0, Ordering::AcqRel) == 0 {
             return Ok(());
@@ -224,7 +245,8 @@ impl PartialContent {
         synced
     }
 
-    /// Once every piece is here: verifies the whole, makes it survive a power cut, and marks it complete.
+    /// Once every piece is here: verifies the whole, makes it survive a power cut, and marks it complete. A content
+    /// of one piece survives a power cut after the next [`super::ContentStore::sync`], as a sealed one.
     /// Pieces found damaged on the disk are missing afterwards ([`StoreError::Damaged`]).
     pub fn finish(&self) -> Result<(), StoreError> {
         let _one_finisher = lock(&self.finishing);
@@ -241,7 +263,9 @@ impl PartialContent {
         if found != *self.info.blake3() {
             return self.store.discard_forged(self);
         }
-        self.sync_data()?;
+        if self.files.loose.is_none() {
+            self.sync_data()?;
+        }
         self.store.mark_complete(self)
     }
 
@@ -303,6 +327,10 @@ impl PartialContent {
         &self.files.data
     }
 
+    pub(crate) fn loose_place(&self) -> Option<&Path> {
+        self.files.loose.as_deref()
+    }
+
     fn range(&self, piece: u32) -> Result<Range<u64>, StoreError> {
         let range = self.info.piece_range(piece);
         range.ok_or(StoreError::OutOfRange(self.info.info_hash()))
@@ -313,6 +341,9 @@ impl Drop for PartialContent {
     fn drop(&mut self) {
         if let Err(error) = self.flush() {
             tracing::warn!("pieces of a content will be fetched again: {error}");
+        }
+        if let Some(place) = &self.files.loose {
+            self.store.drop_loose(self, place);
         }
     }
 }

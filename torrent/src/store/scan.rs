@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
 
-/// Ends the name of a `.have` file that is being made.
+/// Ends the name of a `.have` file that is being made, and of a content that has no `.have` while it arrives.
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// Something odd in `ROOT/data`. None of them needs an answer; they are for the log.
@@ -28,9 +28,9 @@ pub enum Finding {
     SyncFailed(String),
 }
 
-/// Where a `.have` file is made before it is renamed.
-pub(crate) fn temporary(have: &Path) -> PathBuf {
-    have.with_extension(&TEMPORARY_SUFFIX[1..])
+/// Where a `.have` file, or a content of one piece, is made before it is renamed.
+pub(crate) fn temporary(place: &Path) -> PathBuf {
+    place.with_extension(&TEMPORARY_SUFFIX[1..])
 }
 
 pub(crate) struct Scanned {
@@ -171,7 +171,12 @@ impl Scan<'_> {
             length_of(file)?
         };
         let live = Weak::new();
-        let slot = Slot::Partial(Box::new(PartialSlot { length, live }));
+        let loose = false;
+        let slot = Slot::Partial(Box::new(PartialSlot {
+            length,
+            live,
+            loose,
+        }));
         self.index.insert(content, slot);
         Ok(())
     }

@@ -444,8 +444,9 @@ fn opening_cleans_up_and_reports() {
 fn a_newer_have_format_is_refused() {
     let root = Root::new();
     let store = root.open();
-    let hash = info_of(b"a").info_hash();
-    store.begin(&info_of(b"a")).unwrap();
+    let info = info_of(&bytes_of(2 * PIECE, 1));
+    let hash = info.info_hash();
+    store.begin(&info).unwrap();
     let have = format!("{}.have", store.path(&hash).display());
     fs::write(&have, b"delugefs have 2\nwhatever").unwrap();
     let error = ContentStore::open(root.dir.path()).unwrap_err();

@@ -261,10 +261,18 @@ impl Engine {
     }
 
     pub(crate) fn peers_changed(&self, info_hash: &InfoHash) {
-        if self.unavailable.contains(info_hash) && !self.source.peers(info_hash).is_empty() {
+        if self.unavailable.contains(info_hash) && self.source.has_holder(info_hash) {
             self.unavailable.remove(info_hash);
         }
         self.tell(info_hash, Command::PeersChanged);
+    }
+
+    /// Any content may have other peers now.
+    pub(crate) fn all_peers_changed(&self) {
+        let active = self.contents().keys().copied().collect::<BTreeSet<_>>();
+        for info_hash in active.union(&self.unavailable.all()) {
+            self.peers_changed(info_hash);
+        }
     }
 
     pub(crate) fn accept(self: &Arc<Self>, stream: Box<dyn Stream>, prefix: BytesMut) {
@@ -313,6 +321,10 @@ pub(crate) struct Unavailable(Mutex<(BTreeSet<InfoHash>, VecDeque<InfoHash>)>);
 impl Unavailable {
     pub(crate) fn contains(&self, info_hash: &InfoHash) -> bool {
         self.lock().0.contains(info_hash)
+    }
+
+    fn all(&self) -> BTreeSet<InfoHash> {
+        self.lock().0.clone()
     }
 
     /// Whether it was not yet among them.

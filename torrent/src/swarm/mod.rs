@@ -130,6 +130,11 @@ impl Swarm {
         self.0.peers_changed(info_hash);
     }
 
+    /// The source has news about any content, also about those that were waited for in vain.
+    pub fn all_peers_changed(&self) {
+        self.0.all_peers_changed();
+    }
+
     /// Lets go of the content at once, as its bytes are to be removed: connections end, waiting reads start
     /// over, fetches end.
     pub fn release(&self, info_hash: &InfoHash) {

@@ -23,6 +23,17 @@ pub trait PeerSource: Send + Sync {
     /// not block.
     fn peers(&self, info_hash: &InfoHash) -> Vec<SocketAddr>;
 
+    /// Whether somebody who holds it can be reached: then reads of a content that had waited in vain wait again. Must
+    /// not block.
+    fn has_holder(&self, info_hash: &InfoHash) -> bool {
+        !self.peers(info_hash).is_empty()
+    }
+
+    /// A read has waited in vain for bytes that nobody sends. Told once until a holder appears. Must not block.
+    fn waited_in_vain(&self, info_hash: &InfoHash) {
+        tracing::warn!(content = %info_hash, "a read has waited in vain: nobody who has its pieces answers");
+    }
+
     /// The content's `info`, if it is at hand: lets a complete content be served to peers who have only its
     /// info-hash (BEP 9). May block, but makes the peer wait.
     fn info(&self, _info_hash: &InfoHash) -> Option<Info> {

@@ -231,7 +231,7 @@ fn no_bit_reaches_the_disk_before_its_piece_is_synced() {
 
 #[test]
 fn have_is_durable_before_the_data_file_exists_and_outlives_it() {
-    let info = info_of(&bytes_of(PIECE, 1));
+    let info = info_of(&bytes_of(2 * PIECE, 1));
     let root = Root::new();
     let disk = Arc::new(FaultyDisk::default());
     let store = ContentStore::open_on(root.dir.path(), disk.clone()).unwrap();
@@ -251,4 +251,78 @@ fn have_is_durable_before_the_data_file_exists_and_outlives_it() {
     };
     assert!(synced(&Operation::Rename(have)), "{names:?}");
     assert!(synced(&Operation::Remove(path)), "{names:?}");
+}
+
+#[test]
+fn fetching_one_piece_stopped_at_each_step() {
+    let bytes = bytes_of(PIECE - 1, 7);
+    at_each_step(
+        |_| (),
+        |_, store| {
+            let partial = store.begin(&info_of(&bytes))?;
+            write_piece(&partial, &bytes)?;
+            partial.finish()
+        },
+        |root, done| {
+            let store = root.open();
+            complete_is_right(&store, &[&bytes]);
+            if done {
+                assert_eq!(store.state(&info_of(&bytes).info_hash()), State::Complete);
+            }
+            can_be_fetched(&store, &bytes);
+        },
+    );
+}
+
+fn write_piece(partial: &PartialContent, bytes: &[u8]) -> Result<(), StoreError> {
+    partial.write_piece(0, bytes).map(|_| ())
+}
+
+#[test]
+fn one_piece_waits_for_the_disk_only_with_its_group() {
+    let root = Root::new();
+    let disk = Arc::new(FaultyDisk::default());
+    let store = ContentStore::open_on(root.dir.path(), disk.clone()).unwrap();
+    let bytes = bytes_of(1000, 3);
+    let info = info_of(&bytes);
+    let before = disk.record().len();
+    let partial = store.begin(&info).unwrap();
+    assert_eq!(store.state(&info.info_hash()), State::Partial);
+    write_all(&partial, &bytes);
+    partial.flush().unwrap();
+    partial.finish().unwrap();
+    let syncs = |operation: &Operation| {
+        matches!(
+            operation,
+            Operation::SyncData { .. } | Operation::SyncDirectory
+        )
+    };
+    assert!(!disk.record()[before..].iter().any(syncs));
+    assert_eq!(partial.phase(), Phase::Complete);
+    assert!(content_of(&store, &info) == bytes);
+    assert!(!store.is_durable(&info.info_hash()), "nobody synced it yet");
+    assert_eq!(store.sync().durable, [info.info_hash()]);
+    assert!(disk.record()[before..].iter().any(syncs));
+}
+
+#[test]
+fn one_piece_given_up_leaves_nothing() {
+    let root = Root::new();
+    let store = root.open();
+    let bytes = bytes_of(1000, 3);
+    let info = info_of(&bytes);
+    let temporary = store.path(&info.info_hash()).with_extension("tmp");
+    let partial = store.begin(&info).unwrap();
+    assert!(temporary.exists());
+    drop(partial);
+    assert!(!temporary.exists());
+    assert_eq!(store.state(&info.info_hash()), State::Absent);
+    assert_eq!(store.space().unwrap().used, 0);
+
+    let partial = store.begin(&info).unwrap();
+    root.seal(&store, &bytes);
+    assert_eq!(partial.phase(), Phase::Complete);
+    drop(partial);
+    assert!(content_of(&store, &info) == bytes);
+    assert!(!temporary.exists());
 }

@@ -198,7 +198,7 @@ impl Content {
 
     pub(super) fn expired(&mut self, id: NeedId) {
         if self.engine.unavailable.insert(self.info_hash) {
-            tracing::warn!(content = %self.info_hash, "a read has waited in vain: nobody who has its pieces answers");
+            self.engine.source.waited_in_vain(&self.info_hash);
         }
         self.end_need(id, Err(ReadError::TimedOut));
     }
