@@ -29,6 +29,8 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("rsync", "rsync"),
     tool("ffmpeg", "ffmpeg"),
     tool("python3", "python3-libtorrent"),
+    tool("pkg-config", "pkg-config"),
+    tool("openssl", "libssl-dev"),
 ];
 
 /// Makes sure that all tools are here.
@@ -62,6 +64,7 @@ fn apt() -> Command {
 fn present(tool: &Tool) -> bool {
     match tool.package {
         "python3-libtorrent" => Path::new("/usr/share/doc/python3-libtorrent").exists(),
+        "libssl-dev" => Path::new("/usr/include/openssl/ssl.h").exists(),
         _ => find_program(tool.program).is_some(),
     }
 }
