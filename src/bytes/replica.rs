@@ -410,3 +410,68 @@ fn note(outcome: io::Result<()>) {
         tracing::warn!("cannot write down which contents expire; they are kept longer: {error}");
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use delugefs_core::holdings::{Batch, Record};
+    use delugefs_core::ids::VolumeId;
+    use delugefs_core::settings::Settings;
+
+    const OTHER: IncarnationId = IncarnationId::new([2; 16]);
+
+    fn replica(root: &Path) -> Replica {
+        let store = ContentStore::open(root).unwrap();
+        let settings = Settings::new(VolumeId::new([1; 16]), "test".to_owned());
+        let names = root.join("metadata.git");
+        let repository = Repository::create(&names, &settings).unwrap();
+        Replica::open(root, store, repository, IncarnationId::new([1; 16])).unwrap()
+    }
+
+    fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {
+        let staged = root.join("staging").join("new");
+        std::fs::create_dir_all(staged.parent().unwrap()).unwrap();
+        std::fs::write(&staged, bytes).unwrap();
+        replica.store.seal(&staged).unwrap().info_hash()
+    }
+
+    fn reap(replica: &Replica, in_use: &[InfoHash]) -> usize {
+        let expired = replica.expired(1000, Duration::ZERO);
+        replica.reap(&expired, &in_use.iter().copied().collect()).0
+    }
+
+    #[test]
+    fn what_was_replaced_goes_only_when_the_new_bytes_are_durable_somewhere() {
+        let root = tempfile::tempdir().unwrap();
+        let replica = replica(root.path());
+        let old = seal(root.path(), &replica, &[1; 10_000]);
+        let new = InfoHash::new([7; 20]);
+        let died = lock(&replica.retention).died(old, 100, Some(new));
+        died.unwrap();
+        assert_eq!(reap(&replica, &[]), 0, "nobody holds the new bytes");
+        let record = Record {
+            operation: Operation::Held,
+            content: new,
+        };
+        let records = vec![record];
+        let told = codec::encode(&Batch::Records { from: 0, records });
+        replica.take_holdings(OTHER, &told);
+        assert_eq!(reap(&replica, &[old]), 0, "a handle is open");
+        assert_eq!(reap(&replica, &[]), 1);
+        assert_eq!(replica.store.state(&old), State::Absent);
+    }
+
+    #[test]
+    fn bytes_that_get_a_name_again_are_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let replica = replica(root.path());
+        let content = seal(root.path(), &replica, &[1; 10_000]);
+        let died = lock(&replica.retention).died(content, 100, None);
+        died.unwrap();
+        let expired = replica.expired(1000, Duration::ZERO);
+        assert!(replica.keep(&content));
+        assert_eq!(replica.reap(&expired, &BTreeSet::new()), (0, 0));
+        assert!(!replica.keep(&InfoHash::new([9; 20])), "not there");
+    }
+}

@@ -111,7 +111,8 @@ pub(crate) fn libtorrent(job: &Job) -> Client {
 import sys, time, libtorrent as lt
 torrent, folder, port, peer = sys.argv[1:]
 host, _, number = peer.partition(':')
-session = lt.session({'listen_interfaces': '0.0.0.0:' + port, 'enable_dht': False, 'enable_lsd': False,
+# it would try uTP, which is UDP, for half a minute first
+session = lt.session({'enable_outgoing_utp': False, 'enable_incoming_utp': False, 'listen_interfaces': '0.0.0.0:' + port, 'enable_dht': False, 'enable_lsd': False,
                       'enable_upnp': False, 'enable_natpmp': False, 'allow_multiple_connections_per_ip': True})
 handle = session.add_torrent({'ti': lt.torrent_info(torrent), 'save_path': folder})
 while True:

@@ -27,6 +27,8 @@ fn a_live_volume_is_cloned_and_followed() {
                 if !writing.load(Ordering::Relaxed) {
                     return;
                 }
+                // as fast as names are committed, not faster
+                std::thread::sleep(Duration::from_millis(20));
             }
         });
         eventually(Duration::from_secs(10), "the first names are there", || {

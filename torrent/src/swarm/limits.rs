@@ -136,3 +136,6 @@ pub(crate) const WRONG_PIECES_MAX: u32 = 1;
 
 /// Contents remembered as unavailable; the oldest is forgotten first.
 pub(crate) const UNAVAILABLE_MAX: usize = 65_536;
+
+/// How long a newcomer has to become interested: transmission looks every ten seconds whom to be interested in.
+pub(crate) const INTEREST_TIME: Duration = Duration::from_secs(30);

@@ -14,7 +14,9 @@ use super::choker::Choker;
 use super::connection::{Connection, Ended, Said, Traffic};
 use super::engine::Engine;
 use super::layout::Layout;
-use super::limits::{INBOX_BATCHES_MAX, OUTBOX_MESSAGES_MAX, PEERS_MAX, TICK, TICK_IDLE};
+use super::limits::{
+    INBOX_BATCHES_MAX, INTEREST_TIME, OUTBOX_MESSAGES_MAX, PEERS_MAX, TICK, TICK_IDLE,
+};
 use super::piece_set::PieceSet;
 use super::scheduler::{Effect, Event, NeedId, PeerKey, Scheduler};
 use super::status::ContentStatus;
@@ -131,7 +133,18 @@ impl Content {
 
     fn idle(&self) -> bool {
         let quiet = self.last_use.elapsed() >= self.engine.config.idle;
-        quiet && !self.busy() && self.needs.is_empty() && self.assembly.is_empty()
+        let nothing_waits = self.needs.is_empty() && self.assembly.is_empty();
+        quiet && !self.busy() && nothing_waits && !self.may_be_asked()
+    }
+
+    /// Somebody has come for what is here, and has not had the time to say so.
+    fn may_be_asked(&self) -> bool {
+        let comes = |peer: &PeerState| {
+            !peer.ours
+                && peer.since.elapsed() < INTEREST_TIME
+                && peer.has.count() < self.have.count()
+        };
+        self.peers.values().any(comes)
     }
 
     fn tick(&mut self) {
