@@ -98,7 +98,7 @@ pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError
 
 fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), NamesError> {
     let _moving = lock(&shared.names_moving);
-    let mut steps: Vec<BaseView> = Vec::new();
+    let mut brought = None;
     let mut failed = None;
     let invalidations = shared.filesystem.rebase(|base, group| {
         let own = match group {
@@ -115,8 +115,12 @@ fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), Names
             }
             view => view?,
         };
-        steps = vec![base.clone(), base_view(&own), base_view(&view)];
         let diff = shared.repository.diff(base.tree, view.tree)?;
+        // Before the names show: whoever sees one may read at once, and a content that is not known is an error.
+        brought = Some((
+            follow_both(shared, base.tree, own.tree, view.tree)?,
+            view.tree,
+        ));
         Ok::<_, NamesError>(fs::ViewDiff {
             view: base_view(&view),
             changes: diff.changes,
@@ -124,12 +128,9 @@ fn rebase_with(shared: &Shared, settings: Option<&Settings>) -> Result<(), Names
         })
     })?;
     shared.invalidate(invalidations);
-    let [base, own, view] = &steps[..] else {
-        return Ok(());
-    };
-    follow(shared, base.tree, own.tree)?;
-    let brought = follow(shared, own.tree, view.tree)?;
-    story::tell_conflicts(&shared.repository, view.tree, &brought)?;
+    if let Some((brought, tree)) = brought {
+        story::tell_conflicts(&shared.repository, tree, &brought)?;
+    }
     learn_settings(shared)?;
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
@@ -194,6 +195,24 @@ fn follow(shared: &Shared, from: TreeId, to: TreeId) -> Result<ViewDiff, Reposit
         .replica
         .follow(&diff.changes, &diff.blobs, unix_time());
     Ok(diff)
+}
+
+/// What a rebase means for the bytes here: its own commit, then what others brought, which is answered. On an error
+/// neither has been followed.
+fn follow_both(
+    shared: &Shared,
+    base: TreeId,
+    own: TreeId,
+    view: TreeId,
+) -> Result<ViewDiff, RepositoryError> {
+    let authored = shared.repository.diff(base, own)?;
+    let brought = shared.repository.diff(own, view)?;
+    for diff in [&authored, &brought] {
+        shared
+            .replica
+            .follow(&diff.changes, &diff.blobs, unix_time());
+    }
+    Ok(brought)
 }
 
 /// Settings travel with the names.
