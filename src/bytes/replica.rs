@@ -329,6 +329,7 @@ impl Replica {
             if let Some(bytes) = self.remove(info_hash) {
                 gone += 1;
                 freed += bytes;
+                short = short.saturating_sub(bytes);
             }
             note(retention.forget(info_hash));
         }

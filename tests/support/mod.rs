@@ -236,7 +236,7 @@ impl NodeSpec<'_> {
 
     /// Of another volume than `lab`.
     pub fn volume(mut self, id: &str) -> Self {
-        self.volume = id.to_owned();
+        id.clone_into(&mut self.volume);
         self
     }
 
