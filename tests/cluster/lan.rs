@@ -96,14 +96,14 @@ fn a_connection_from_a_public_address_is_refused() {
     let listen = node.status()["node"]["listen"].as_str().unwrap().to_owned();
     let port = listen.parse::<SocketAddr>().unwrap().port();
     let url = format!("git://10.77.0.1:{port}/lab");
-    let listed = |host: u32| {
+    let is_served = |host: u32| {
         let mut command = lab.command(host, "timeout");
         command.args(["5", "git", "ls-remote", &url]);
         command.output().unwrap().status.success()
     };
-    assert!(listed(2), "a private address is served");
+    assert!(is_served(2), "a private address is served");
     ip(2, "route replace 10.77.0.0/24 dev eth0 src 203.0.113.9");
-    assert!(!listed(2), "a public one is not");
+    assert!(!is_served(2), "a public one is not");
     assert!(
         node.log().contains("not from the local network"),
         "{}",
