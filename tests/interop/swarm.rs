@@ -35,11 +35,12 @@ pub(crate) type Start = fn(&Job) -> Client;
 
 /// A node with a file on host 1, and what a stock client on host 3 is given: the metainfo from a clone.
 pub(crate) struct Bench {
-    pub(crate) lab: Lab,
     pub(crate) holder: Node,
     pub(crate) original: PathBuf,
     pub(crate) torrent: PathBuf,
     pub(crate) folder: PathBuf,
+    // dropped last: its folder goes only when nothing is mounted there any more
+    pub(crate) lab: Lab,
 }
 
 impl Bench {
