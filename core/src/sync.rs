@@ -178,14 +178,21 @@ impl Sync {
     }
 
     fn written(&mut self, outcome: Outcome, now: Now) {
+        let mut late = false;
         let is_done = match outcome {
             Outcome::Done(authors) => {
+                late = self.heads.have_others_moved(&authors);
                 self.heads.set_ours(authors);
                 true
             }
             Outcome::Failed => false,
         };
         self.committer.finished(is_done, now, &mut self.jitter);
+        if late {
+            // A pull has moved them while this ran, perhaps after the heads to show were read; when the pull's end
+            // is told, they will be no news any more.
+            self.committer.arrived(now);
+        }
     }
 
     fn link_up(&mut self, up: &LinkUp, agenda: &mut Agenda) {

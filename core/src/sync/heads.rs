@@ -63,6 +63,14 @@ impl Heads {
         &self.ours
     }
 
+    /// Whether the repository has heads of other authors that this machine has not been told of.
+    pub(super) fn have_others_moved(&self, authors: &Authors) -> bool {
+        let mut others = authors
+            .iter()
+            .filter(|(author, _)| **author != self.incarnation);
+        others.any(|(author, head)| self.ours.get(author) != Some(head))
+    }
+
     /// Takes the repository's heads; whether they are others than before.
     pub(super) fn set_ours(&mut self, authors: Authors) -> bool {
         if self.ours == authors {

@@ -244,6 +244,22 @@ fn a_rebase_commits_what_is_pending() {
 }
 
 #[test]
+fn heads_that_moved_while_a_rebase_ran_are_shown_by_another() {
+    let mut rig = Rig::new(&[]);
+    rig.up(1);
+    rig.up(2);
+    rig.tell(1, &[(1, 7)]);
+    assert!(rig.pulled(0, &[(1, 7)]).contains(&Effect::Rebase));
+    assert_eq!(pulls(&rig.tell(2, &[(1, 7), (2, 8)])), [(1, node(2))]);
+    // the second pull has moved its head, after the rebase looked and before either was told of
+    let both = heads(&[(1, 7), (2, 8)]);
+    rig.on(Event::RebaseFinished(Outcome::Done(both)));
+    let mut effects = rig.pulled(1, &[(1, 7), (2, 8)]);
+    effects.extend(rig.pass(GATHER_MAX));
+    assert!(effects.contains(&Effect::Rebase), "{effects:?}");
+}
+
+#[test]
 fn a_long_pull_holds_up_local_changes_only_briefly() {
     let mut rig = Rig::new(&[]);
     rig.up(1);
