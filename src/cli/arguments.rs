@@ -9,15 +9,23 @@ use std::path::{Path, PathBuf};
 /// What `--log` takes, from least to most.
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// One filesystem made of spare disks, with no server.
-///
-/// Start one process for each disk; disks of one volume find each other on the local network:
-///
-///     server1$ delugefs --create --id bigstore --root /mnt/disk1/.bigstoredb --mount ~/bigstore
-///     server1$ delugefs          --id bigstore --root /mnt/disk2/.bigstoredb
-///     server2$ delugefs          --id bigstore --root /mnt/disk3/.bigstoredb --mount ~/bigstore
+const LONG_ABOUT: &str = "\
+One filesystem made of spare disks, with no server.
+
+Start one process for each disk; disks of one volume find each other on the local network:
+
+    server1$ delugefs --create --id bigstore --root /mnt/disk1/.bigstoredb --mount ~/bigstore
+    server1$ delugefs          --id bigstore --root /mnt/disk2/.bigstoredb
+    server2$ delugefs          --id bigstore --root /mnt/disk3/.bigstoredb --mount ~/bigstore";
+
+/// The command line of `delugefs`.
 #[derive(Debug, Parser)]
-#[command(name = "delugefs", version, verbatim_doc_comment)]
+#[command(
+    name = "delugefs",
+    version,
+    about = "One filesystem made of spare disks, with no server"
+)]
+#[command(long_about = LONG_ABOUT)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Arguments {
     /// Ask or tell a running node.
