@@ -19,7 +19,7 @@ use scenario::Report;
 use std::time::Instant;
 
 /// Seeds of the usual run.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
 
 /// Longest delays from here on outweigh commits and gathering, in milliseconds.
 const SLOW_MS: u64 = 150;

@@ -9,20 +9,53 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What the repository's one writer is at.
+/// What the repository's one writer was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     Commit,
     Rebase,
 }
 
+/// What it does next. Time passes before each step, in which others pull and users write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Take the pending writes.
+    Take,
+    /// Commit them.
+    Author,
+    /// Commit what came meanwhile; read the heads.
+    Look,
+    /// Show what was read.
+    Show,
+    /// Say how it ended.
+    Tell(bool),
+}
+
+impl Work {
+    pub(crate) fn steps(self) -> &'static [Step] {
+        match self {
+            Self::Commit => &[Step::Take, Step::Author],
+            Self::Rebase => &[Step::Take, Step::Author, Step::Look, Step::Show],
+        }
+    }
+}
+
+/// The work under way.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    /// Pending writes that are on their way into a commit.
+    taken: u64,
+    /// The heads that were read.
+    read: Option<BTreeSet<CommitId>>,
+}
+
 /// A process.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) sync: Sync,
-    /// The work under way, and how many pending writes it has taken.
-    pub(crate) work: Option<(Work, u64)>,
-    /// What the mount shows.
+    pub(crate) job: Option<Job>,
+    /// What the mount shows, and what the next commit starts from.
     pub(crate) shown: BTreeSet<CommitId>,
     /// The wake-up that is arranged.
     pub(crate) wake: Option<Duration>,
@@ -96,7 +129,7 @@ impl Node {
         });
         self.running = Some(Running {
             sync,
-            work: None,
+            job: None,
             shown: graph.maximal(self.store.authors()),
             wake: None,
         });
@@ -127,27 +160,48 @@ impl Node {
 
     /// Begins the work that the machine asked for.
     pub(crate) fn begin(&mut self, work: Work) {
-        let pending = self.pending;
-        assert!(
-            work == Work::Rebase || pending > 0,
-            "asks for a commit of nothing"
-        );
         let running = self.running.as_mut().unwrap();
-        assert_eq!(running.work, None, "two writers at once");
-        running.work = Some((work, pending));
+        assert!(running.job.is_none(), "two writers at once");
+        running.job = Some(Job {
+            work,
+            taken: 0,
+            read: None,
+        });
     }
 
-    /// Ends it well.
-    pub(crate) fn finish(&mut self, graph: &mut Graph) {
+    /// Carries out one step of the work.
+    pub(crate) fn advance(&mut self, step: Step, graph: &mut Graph) {
+        match step {
+            Step::Take => self.job().taken = self.pending,
+            Step::Author => {
+                let taken = self.job().taken;
+                self.author(taken, graph);
+            }
+            Step::Look => {
+                self.author(self.pending, graph);
+                self.job().read = Some(graph.maximal(self.store.authors()));
+            }
+            Step::Show => {
+                let read = self.job().read.take().expect("read before");
+                self.running.as_mut().unwrap().shown = read;
+            }
+            Step::Tell(_) => {}
+        }
+    }
+
+    /// A commit starts from what is shown, whatever has been pulled since.
+    fn author(&mut self, writes: u64, graph: &mut Graph) {
+        if writes > 0 {
+            let running = self.running.as_mut().unwrap();
+            let commit = (self.store).author(graph, self.number, writes, &running.shown);
+            running.shown = [commit].into();
+            self.pending -= writes;
+        }
+    }
+
+    fn job(&mut self) -> &mut Job {
         let running = self.running.as_mut().unwrap();
-        let (work, taken) = running.work.take().unwrap();
-        if taken > 0 {
-            self.store.author(graph, self.number, taken);
-            self.pending -= taken;
-        }
-        if work == Work::Rebase || taken > 0 {
-            running.shown = graph.maximal(self.store.authors());
-        }
+        running.job.as_mut().expect("work under way")
     }
 
     /// What each log says is held: the same on all nodes in the end.

@@ -105,10 +105,15 @@ impl Store {
         &self.authors
     }
 
-    /// Adds a commit with some writes of `me` to our chain.
-    pub(crate) fn author(&mut self, graph: &mut Graph, me: usize, writes: u64) {
+    /// Adds a commit with some writes of `me` to our chain, on what these heads show.
+    pub(crate) fn author(
+        &mut self,
+        graph: &mut Graph,
+        me: usize,
+        writes: u64,
+        heads: &BTreeSet<CommitId>,
+    ) -> CommitId {
         assert!(writes > 0, "a commit without anything new");
-        let heads = graph.maximal(&self.authors);
         let parents: Vec<_> = heads.iter().map(|head| index(*head)).collect();
         let mut clock = vec![0; graph.authors];
         for parent in &parents {
@@ -116,8 +121,11 @@ impl Store {
                 *mine = (*mine).max(*theirs);
             }
         }
+        let own = self.authors.get(&incarnation(me)).map(|own| index(*own));
+        let has_own = own.is_none_or(|own| parents.iter().any(|p| graph.contains(*p, own)));
+        assert!(has_own, "a commit beside our own chain");
         clock[me] += 1;
-        let mut all = graph.writes(&heads);
+        let mut all = graph.writes(heads);
         all[me] += writes;
         let new = graph.commits.len();
         graph.commits.push(Commit {
@@ -128,6 +136,7 @@ impl Store {
         });
         self.add(graph, new);
         self.authors.insert(incarnation(me), id(new));
+        id(new)
     }
 
     /// What a peer would be given: all that is reachable from the heads, oldest first.

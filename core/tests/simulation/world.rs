@@ -1,7 +1,7 @@
 //! Time, and the executor of each machine's effects.
 
 use crate::network::{ConnectionId, Freight, Network, connection, link};
-use crate::node::{Node, Work, address, node_id, number_at};
+use crate::node::{Node, Step, Work, address, node_id, number_at};
 use crate::random::Random;
 use crate::store::{Graph, incarnation};
 use delugefs_core::holdings::Applied;
@@ -19,14 +19,16 @@ pub(crate) enum Next {
     Deliver(ConnectionId, usize),
     /// The event goes to the machine.
     Tell(usize, u32, Event),
-    /// The work under way ends, well or not.
-    Work(usize, u32, bool),
+    /// The work under way goes on.
+    Work(usize, u32, Step),
     /// The dialler's attempt arrives.
     Dial(usize, u32, usize),
     /// A pull's request arrives at the peer.
     Serve(Fetch),
     /// Its answer arrives.
     Fetched(Fetch, Authors, Vec<usize>),
+    /// The node's loop hears that a pull has moved what it moved.
+    Pulled(Fetch),
     Start(usize),
     /// The scenario's own doing.
     Script(Action),
@@ -128,10 +130,11 @@ impl World {
             Next::Wake(node) => self.wake(node),
             Next::Deliver(id, end) => self.deliver(id, end),
             Next::Tell(node, life, event) => self.tell(node, life, event),
-            Next::Work(node, life, is_done) => self.work_ends(node, life, is_done),
+            Next::Work(node, life, step) => self.work_goes_on(node, life, step),
             Next::Dial(node, life, to) => self.dial_arrives(node, life, to),
             Next::Serve(fetch) => self.serve(fetch),
             Next::Fetched(fetch, authors, pack) => self.fetched(fetch, &authors, &pack),
+            Next::Pulled(fetch) => self.pulled(fetch),
             Next::Start(node) => self.start(node),
             Next::Script(action) => self.act(action),
         }
@@ -374,31 +377,44 @@ impl World {
         }
     }
 
+    /// Time passes before each step, and before the machine is told; any step may fail.
     fn work_begins(&mut self, number: usize, work: Work) {
         self.nodes[number].begin(work);
         let is_slow = self.random.percent(2);
-        let cost = self.random.ms(1, if is_slow { 600 } else { 30 });
-        let is_done = !self.random.percent(self.failures);
+        let mut left = self.random.ms(1, if is_slow { 600 } else { 30 });
         let life = self.nodes[number].life;
-        self.after(cost, Next::Work(number, life, is_done));
+        let mut at = Duration::ZERO;
+        let mut is_done = true;
+        for step in work.steps() {
+            let pause = left * self.random.within(0, 60) as u32 / 100;
+            (at, left) = (at + pause, left - pause);
+            is_done = !self.random.percent(self.failures / 2);
+            if !is_done {
+                break;
+            }
+            self.after(at, Next::Work(number, life, *step));
+        }
+        self.after(at + left, Next::Work(number, life, Step::Tell(is_done)));
     }
 
-    fn work_ends(&mut self, number: usize, life: u32, is_done: bool) {
+    fn work_goes_on(&mut self, number: usize, life: u32, step: Step) {
         if !self.is_alive(number, life) {
             return;
         }
         let node = &mut self.nodes[number];
-        let work = node.running.as_ref().unwrap().work;
-        let outcome = if is_done {
-            node.finish(&mut self.graph);
-            Outcome::Done(node.store.authors().clone())
-        } else {
-            node.running.as_mut().unwrap().work = None;
-            Outcome::Failed
+        let Step::Tell(is_done) = step else {
+            node.advance(step, &mut self.graph);
+            self.log(|| format!("{number} {step:?}"));
+            return;
         };
-        let event = match work {
-            Some((Work::Commit, _)) => Event::CommitFinished(outcome),
-            _ => Event::RebaseFinished(outcome),
+        let outcome = match is_done {
+            true => Outcome::Done(node.store.authors().clone()),
+            false => Outcome::Failed,
+        };
+        let job = node.running.as_mut().unwrap().job.take();
+        let event = match job.expect("work under way").work {
+            Work::Commit => Event::CommitFinished(outcome),
+            Work::Rebase => Event::RebaseFinished(outcome),
         };
         self.handle(number, event);
     }
@@ -433,9 +449,17 @@ impl World {
         let before = node.store.authors().clone();
         node.store.receive(&self.graph, authors, pack);
         self.graph.assert_forward(&before, node.store.authors());
-        let outcome = Outcome::Done(node.store.authors().clone());
-        let pull = fetch.pull;
-        self.handle(fetch.by, Event::PullFinished { pull, outcome });
+        let delay = self.random.ms(0, 10);
+        self.after(delay, Next::Pulled(fetch));
+    }
+
+    fn pulled(&mut self, fetch: Fetch) {
+        if self.is_alive(fetch.by, fetch.life) {
+            // read now: heads of two pulls that end close together must not be told in the wrong order
+            let outcome = Outcome::Done(self.nodes[fetch.by].store.authors().clone());
+            let pull = fetch.pull;
+            self.handle(fetch.by, Event::PullFinished { pull, outcome });
+        }
     }
 
     /// Starts a node; it and those it can find hear of each other.
