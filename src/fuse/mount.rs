@@ -115,7 +115,9 @@ impl Mount {
             owners,
             ended: tell_end,
         };
-        let session = Session::new(skin, &point, &config).map_err(failed)?;
+        let session = Session::new(skin, &point, &config)
+            .map_err(one_line)
+            .map_err(failed)?;
         let invalidator = Invalidator::start(session.notifier(), resizing).map_err(failed)?;
         let session = session.spawn().map_err(failed)?;
         let device = mounted_on(&point)
@@ -229,6 +231,14 @@ impl Drop for Mount {
             tracing::warn!(mount = %self.point.display(), %error, "cannot unmount");
         }
         self.end();
+    }
+}
+
+/// The helper's words end with empty lines.
+fn one_line(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => error,
+        None => io::Error::new(error.kind(), error.to_string().trim().to_owned()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What has to be so before a mount: checked first, so that each lack has its own sentence.
 
 use super::table::{Mounted, mounted_on};
-use rustix::fs::{major, minor};
+use rustix::fs::{Access, Mode, access, major, minor};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use std::ffi::OsStr;
@@ -82,6 +82,9 @@ pub enum PointError {
     /// A user who is not root needs it.
     #[error("{HELPER} is missing: install the package fuse3, or mount as root")]
     NoHelper,
+    /// The helper lets users mount only on folders of theirs.
+    #[error("mount point {}: the folder is not this user's to write in; choose one that is, or mount as root", .0.display())]
+    NotYours(PathBuf),
     /// `--allow-other` as a user.
     #[error("--allow-other: only root may, unless {FUSE_CONF} has a line user_allow_other")]
     AllowOtherRefused,
@@ -97,7 +100,25 @@ pub fn prepare(point: &Path, root: &Path, allow_other: bool) -> Result<PathBuf, 
     clear(&point, root)?;
     check_apart(&point, root)?;
     check_folder(&point)?;
+    if !rustix::process::geteuid().is_root() {
+        check_yours(&point)?;
+    }
     Ok(point)
+}
+
+/// As the helper does it, but before anything is made: what a user mounts on has to be writable to them, and theirs
+/// where others may write, too (as in /tmp).
+fn check_yours(point: &Path) -> Result<(), PointError> {
+    let metadata = fs::metadata(point).map_err(|error| PointError::Unreadable {
+        point: point.into(),
+        error,
+    })?;
+    let is_shared = metadata.mode() & Mode::SVTX.bits() != 0;
+    let is_owner = metadata.uid() == rustix::process::geteuid().as_raw();
+    match access(point, Access::WRITE_OK) {
+        Ok(()) if is_owner || !is_shared => Ok(()),
+        _ => Err(PointError::NotYours(point.into())),
+    }
 }
 
 fn check_device() -> Result<(), PointError> {
@@ -118,7 +139,7 @@ fn check_device() -> Result<(), PointError> {
 }
 
 fn check_user(allow_other: bool) -> Result<(), PointError> {
-    if !has_helper(std::env::var_os("PATH").as_deref()) {
+    if find_helper(std::env::var_os("PATH").as_deref()).is_none() {
         return Err(PointError::NoHelper);
     }
     let conf = fs::read_to_string(FUSE_CONF).unwrap_or_default();
@@ -128,12 +149,12 @@ fn check_user(allow_other: bool) -> Result<(), PointError> {
     Ok(())
 }
 
-fn has_helper(path: Option<&OsStr>) -> bool {
+/// Also where a path that is not a user's own leaves out the usual folders, as fuser does it.
+fn find_helper(path: Option<&OsStr>) -> Option<PathBuf> {
     let folders = path.into_iter().flat_map(std::env::split_paths);
-    let usual = [PathBuf::from("/bin"), PathBuf::from("/sbin")];
-    folders
-        .chain(usual)
-        .any(|folder| folder.join(HELPER).is_file())
+    let usual = [PathBuf::from("/sbin"), PathBuf::from("/bin")];
+    let mut places = folders.chain(usual).map(|folder| folder.join(HELPER));
+    places.find(|place| place.is_file())
 }
 
 fn lets_users_allow_other(conf: &str) -> bool {
@@ -220,7 +241,9 @@ pub(super) fn unmount(point: &Path) -> io::Result<()> {
 
 /// What users need the setuid helper for.
 fn helper(point: &Path, words: &[&str]) -> io::Result<()> {
-    let mut command = Command::new(HELPER);
+    let found = find_helper(std::env::var_os("PATH").as_deref());
+    let found = found.ok_or_else(|| io::Error::other(PointError::NoHelper))?;
+    let mut command = Command::new(found);
     command
         .args(words)
         .arg("--")
@@ -344,7 +367,9 @@ mod tests {
     #[test]
     fn the_helper_is_looked_for_in_the_path() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(HELPER), "").unwrap();
-        assert!(has_helper(Some(folder.path().as_os_str())));
+        let place = folder.path().join(HELPER);
+        fs::write(&place, "").unwrap();
+        let found = find_helper(Some(folder.path().as_os_str()));
+        assert_eq!(found, Some(place));
     }
 }

@@ -14,4 +14,5 @@ mod reading;
 mod refusals;
 mod room;
 mod sharing;
+mod users;
 mod writers;

@@ -9,7 +9,9 @@
     unreachable_pub
 )]
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -186,6 +188,12 @@ impl Lab {
         }
     }
 
+    /// Lets users who are not root into a folder of the lab, and write there.
+    pub fn open_to_users(&self, folder: &Path) {
+        fs::set_permissions(self.folder.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
+    }
+
     /// A program to be run on a host.
     pub fn command(&self, host: u32, program: &str) -> Command {
         let mut command = Command::new("nsenter");
@@ -205,6 +213,7 @@ impl Lab {
             volume: "lab".to_owned(),
             mounted: true,
             arguments: Vec::new(),
+            user: None,
         }
     }
 }
@@ -218,6 +227,72 @@ impl Drop for Lab {
     }
 }
 
+/// Somebody who is not root, in a mount namespace of their own: there /dev is as a test wants it, and what is mounted
+/// disturbs nobody else.
+pub struct User {
+    keeper: Child,
+    program: PathBuf,
+}
+
+/// `nobody`: a user who has a name, as fusermount3 needs it, and nothing else.
+pub const USER: u32 = 65534;
+
+impl User {
+    /// `prepare` is a shell script that root runs in the new namespace, in a folder of the lab's, where `dev` is what
+    /// will be its /dev: with `fuse` for everyone, unless the script removes it.
+    pub fn new(lab: &Lab, prepare: &str) -> Self {
+        // the program is reached by a mount: its own path may be closed to others
+        let place = lab.folder("user");
+        lab.open_to_users(&place);
+        let script = format!(
+            "set -e; cd {place}; mkdir -p dev; touch program; mount -t tmpfs -o mode=755 tmpfs dev
+             cp -a /dev/null /dev/zero /dev/random /dev/urandom dev
+             mknod -m 666 dev/fuse c 10 229; mount --bind {PROGRAM} program
+             {prepare}
+             mount --rbind dev /dev; echo ready; exec cat",
+            place = place.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut keeper = command.spawn().unwrap();
+        let mut said = String::new();
+        let output = keeper.stdout.as_mut().unwrap();
+        BufReader::new(output).read_line(&mut said).unwrap();
+        assert_eq!(said, "ready\n");
+        Self {
+            keeper,
+            program: place.join("program"),
+        }
+    }
+
+    /// Words of theirs, on a host of the lab.
+    pub fn run(&self, lab: &Lab, host: u32, program: &Path) -> Command {
+        let namespace = format!("--mount=/proc/{}/ns/mnt", self.keeper.id());
+        let mut command = lab.command(host, "nsenter");
+        command.arg(namespace).args([
+            "setpriv".to_owned(),
+            format!("--reuid={USER}"),
+            format!("--regid={USER}"),
+            "--clear-groups".to_owned(),
+        ]);
+        command.arg(program);
+        command
+    }
+
+    fn command(&self, lab: &Lab, host: u32) -> Command {
+        lab.open_to_users(&lab.folder(&format!("registry{host}")));
+        self.run(lab, host, &self.program)
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
 /// How a node is to be started. The first disk of a lab is told to `create`.
 pub struct NodeSpec<'a> {
     lab: &'a Lab,
@@ -226,9 +301,16 @@ pub struct NodeSpec<'a> {
     volume: String,
     mounted: bool,
     arguments: Vec<String>,
+    user: Option<&'a User>,
 }
 
-impl NodeSpec<'_> {
+impl<'a> NodeSpec<'a> {
+    /// Run by somebody who is not root.
+    pub fn by(mut self, user: &'a User) -> Self {
+        self.user = Some(user);
+        self
+    }
+
     /// Makes the volume.
     pub fn create(self) -> Self {
         self.with("--create")
@@ -255,7 +337,10 @@ impl NodeSpec<'_> {
 
     /// The command line, without `--background`.
     pub fn command(&self) -> Command {
-        let mut command = self.lab.command(self.host, PROGRAM);
+        let mut command = match self.user {
+            Some(user) => user.command(self.lab, self.host),
+            None => self.lab.command(self.host, PROGRAM),
+        };
         command
             .args(["--id", &self.volume, "--label", &self.disk])
             .args(&self.arguments);
