@@ -1,7 +1,7 @@
 //! One running node: what [`run`] opens, wires together and, at the end, closes in order.
 //!
 //! - `start`, `join`: from the command line to open parts; nothing is mounted or heard before all of them are.
-//! - `inbox`: the one loop that takes decisions. `names`, `links`: carry them out.
+//! - `inbox`: the one loop that takes decisions. `names`, `moving`, `links`: carry them out.
 //! - `sealing`, `copies`, `upkeep`: loops over bytes. `serve`: what comes in at the port. `control`: the commands.
 //!
 //! Ends, for whatever reason, in this order: the mount goes first, so that no new work comes; closed files are
@@ -15,6 +15,7 @@ mod inbox;
 mod join;
 mod links;
 pub mod members;
+pub mod moving;
 mod names;
 mod pins;
 mod sealing;

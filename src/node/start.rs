@@ -5,6 +5,7 @@ use super::inbox::{INBOX_INPUTS_MAX, Input};
 use super::join;
 use super::links::Links;
 use super::members::Members;
+use super::moving::{self, CommittedNames};
 use super::pins::PinFile;
 use super::sealing::Bell;
 use super::shared::{Shared, unix_time, wall_clock};
@@ -12,20 +13,17 @@ use super::story::Troubles;
 use crate::bytes::ports::{Bytewise, Holders, LocalTcp, Noticing};
 use crate::bytes::replica::Replica;
 use crate::cli::{Options, background};
-use crate::filesystem::{self as fs, BaseView, Filesystem, FsError, Listed, Ports};
+use crate::filesystem::{self as fs, Filesystem, Ports};
 use crate::fuse::{self, MountError};
 use crate::link::{Credentials, Identity, Psk};
 use crate::net::{Gate, Limits, Listener};
 use crate::root::{Layout, NodeFile, Renewal, RootError, RootLock, random};
-use delugefs_core::entry::Entry;
-use delugefs_core::ids::{CommitId, TreeId};
 use delugefs_core::limits::LABEL_BYTES_MAX;
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
 use delugefs_metadata_repo::Repository;
 use delugefs_torrent::store::ContentStore;
 use delugefs_torrent::swarm::{Swarm, SwarmConfig};
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -356,27 +354,19 @@ fn open_filesystem(
     replica: &Arc<Replica>,
     events: Arc<Wake>,
 ) -> Result<Filesystem, NodeError> {
-    let incarnation = file.identity.keys.incarnation();
     let names = |source| names_error(layout, source);
-    let sequence = repository.sequence(incarnation).map_err(names)?;
     let settings = repository.settings().map_err(names)?;
-    let authors = repository.authors().map_err(names)?;
-    let newest = authors
-        .get(&incarnation)
-        .map(|own| repository.view_of(&[*own].into()));
-    let base = newest
-        .transpose()
-        .map_err(names)?
-        .unwrap_or_else(|| repository.view());
+    let committed =
+        moving::committed(repository, file.identity.keys.incarnation()).map_err(names)?;
     let config = fs::Config {
         root: layout.root().to_owned(),
         label: file.label.clone(),
-        base: super::names::base_view(&base),
-        sequence: sequence.unwrap_or(0).max(file.journal_floor),
+        base: committed.base,
+        sequence: committed.sequence.max(file.journal_floor),
         inline_max: settings.inline_max,
     };
     let ports = Ports {
-        names: Arc::new(Tree(repository.clone())),
+        names: Arc::new(CommittedNames(repository.clone())),
         contents: Arc::new(Bytewise(Arc::clone(replica))),
         source: Arc::new(System),
         events,
@@ -385,38 +375,6 @@ fn open_filesystem(
         root: layout.root().to_owned(),
         source,
     })
-}
-
-/// The heads that a base names.
-pub(super) fn heads(base: &BaseView) -> BTreeSet<CommitId> {
-    base.token
-        .chunks_exact(CommitId::LEN)
-        .filter_map(CommitId::from_slice)
-        .collect()
-}
-
-/// The committed names, for the filesystem.
-struct Tree(Repository);
-
-impl fs::Names for Tree {
-    fn directory(&self, tree: TreeId) -> Result<Vec<Listed>, FsError> {
-        let listed = self
-            .0
-            .directory(tree)
-            .map_err(|error| FsError::Damaged(error.to_string()))?;
-        let ours = |listed: delugefs_metadata_repo::Listed| Listed {
-            name: listed.name,
-            entry: listed.entry,
-            tree: listed.tree,
-        };
-        Ok(listed.into_iter().map(ours).collect())
-    }
-
-    fn root(&self, tree: TreeId) -> Result<Entry, FsError> {
-        self.0
-            .own_entry(tree)
-            .map_err(|error| FsError::Damaged(error.to_string()))
-    }
 }
 
 /// The system's clock and randomness.

@@ -1,0 +1,247 @@
+//! How names move between the mount and the repository: commit and rebase. They block, and know of no loop, clock or
+//! network, so that the simulation of whole nodes runs them as they are.
+
+use crate::filesystem::{self as fs, BaseView, Filesystem, FsError, Group, Invalidation, Listed};
+use crate::sync_ext::lock;
+use delugefs_core::change::Changes;
+use delugefs_core::entry::Entry;
+use delugefs_core::ids::{CommitId, IncarnationId, TreeId};
+use delugefs_core::settings::Settings;
+use delugefs_core::time::Timestamp;
+use delugefs_metadata_repo::{Authoring, Repository, RepositoryError, View, ViewDiff};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+/// Why the names could not move on.
+#[derive(Debug, thiserror::Error)]
+pub enum NamesError {
+    /// Git or the disk under it.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The mount's side.
+    #[error(transparent)]
+    Filesystem(#[from] FsError),
+}
+
+/// What moving names needs of a node, and tells it.
+pub trait Mover {
+    /// The names that are committed.
+    fn repository(&self) -> &Repository;
+    /// The names as the mount shows them.
+    fn filesystem(&self) -> &Filesystem;
+    /// Held while what is pending moves into the view: in between it is in neither.
+    fn names_moving(&self) -> &Mutex<()>;
+    /// Whose chain goes on.
+    fn incarnation(&self) -> IncarnationId;
+    /// The node's label.
+    fn label(&self) -> &str;
+    /// This node's wall clock.
+    fn now(&self) -> Timestamp;
+    /// What a step of the view means for the bytes here.
+    fn follow(&self, diff: &ViewDiff);
+    /// What the kernel has to forget.
+    fn invalidate(&self, invalidations: Vec<Invalidation>);
+    /// What others have brought into the view, whose tree this is.
+    fn brought(&self, tree: TreeId, diff: &ViewDiff) -> Result<(), RepositoryError>;
+    /// The view has moved: settings travel with the names.
+    fn learn_settings(&self) -> Result<(), RepositoryError>;
+}
+
+/// Commits what is pending.
+pub fn commit(node: &dyn Mover) -> Result<(), NamesError> {
+    let _moving = lock(node.names_moving());
+    let filesystem = node.filesystem();
+    let Some(group) = filesystem.take_group() else {
+        return Ok(());
+    };
+    let view = match author(node, &group, None) {
+        Ok(view) => view,
+        Err(error) => {
+            filesystem.return_group();
+            return Err(error.into());
+        }
+    };
+    filesystem.committed(base_view(&view))?;
+    node.follow(&node.repository().diff(group.base.tree, view.tree)?);
+    Ok(())
+}
+
+/// Commits what is pending, merges the heads, and applies the new view to the mount.
+pub fn rebase(node: &dyn Mover) -> Result<(), NamesError> {
+    // the bulk of it without the namespace's lock
+    commit(node)?;
+    rebase_with(node, None)
+}
+
+/// Changes the volume's settings.
+pub fn set(node: &dyn Mover, settings: &Settings) -> Result<(), NamesError> {
+    rebase_with(node, Some(settings))
+}
+
+fn rebase_with(node: &dyn Mover, settings: Option<&Settings>) -> Result<(), NamesError> {
+    let _moving = lock(node.names_moving());
+    let repository = node.repository();
+    let mut brought = None;
+    let mut failed = None;
+    let invalidations = node.filesystem().rebase(|base, group| {
+        let own = match group {
+            Some(group) => author(node, group, settings)?,
+            None if settings.is_some() => author(node, &nothing(base), settings)?,
+            None => view_of(repository, base)?,
+        };
+        let view = match repository.refresh_view() {
+            // What has been committed must be told to the filesystem, or the next commit would start from a view
+            // without it: the own commit is shown, the others' when there is room again.
+            Err(error) if base_view(&own) != *base => {
+                failed = Some(error);
+                own.clone()
+            }
+            view => view?,
+        };
+        let diff = repository.diff(base.tree, view.tree)?;
+        // Before the names show: whoever sees one may read at once, and a content that is not known is an error.
+        brought = Some((
+            follow_both(node, base.tree, own.tree, view.tree)?,
+            view.tree,
+        ));
+        Ok::<_, NamesError>(fs::ViewDiff {
+            view: base_view(&view),
+            changes: diff.changes,
+            directories: diff.directories,
+        })
+    })?;
+    node.invalidate(invalidations);
+    if let Some((brought, tree)) = brought {
+        node.brought(tree, &brought)?;
+    }
+    node.learn_settings()?;
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// A group in which only the volume's settings change.
+fn nothing(base: &BaseView) -> Group {
+    Group {
+        base: base.clone(),
+        changes: Changes::new(),
+        infos: BTreeMap::new(),
+        places: BTreeMap::new(),
+        sequence: 0,
+    }
+}
+
+fn author(
+    node: &dyn Mover,
+    group: &Group,
+    settings: Option<&Settings>,
+) -> Result<View, RepositoryError> {
+    let repository = node.repository();
+    let base = view_of(repository, &group.base)?;
+    let authored = repository.author(&Authoring {
+        incarnation: node.incarnation(),
+        label: node.label(),
+        base: &base,
+        changes: &group.changes,
+        settings,
+        infos: &group.infos,
+        journal_sequence: group.sequence,
+        now: node.now(),
+        durable: true,
+        resolve: &|directory| group.places.get(&directory).cloned(),
+    })?;
+    match authored.commit {
+        Some(commit) => repository.view_of(&[commit].into()),
+        None => Ok(base),
+    }
+}
+
+/// What a rebase means for the bytes here: its own commit, then what others brought, which is answered. On an error
+/// neither has been followed.
+fn follow_both(
+    node: &dyn Mover,
+    base: TreeId,
+    own: TreeId,
+    view: TreeId,
+) -> Result<ViewDiff, RepositoryError> {
+    let repository = node.repository();
+    let authored = repository.diff(base, own)?;
+    let brought = repository.diff(own, view)?;
+    for diff in [&authored, &brought] {
+        node.follow(diff);
+    }
+    Ok(brought)
+}
+
+/// What the filesystem keeps of a view, to name it again after a restart.
+pub fn base_view(view: &View) -> BaseView {
+    let heads = view
+        .heads
+        .iter()
+        .flat_map(|head| *head.as_bytes())
+        .collect();
+    BaseView {
+        token: heads,
+        tree: view.tree,
+    }
+}
+
+/// The view that a base names.
+fn view_of(repository: &Repository, base: &BaseView) -> Result<View, RepositoryError> {
+    repository.view_of(&heads(base))
+}
+
+/// The heads that a base names.
+pub fn heads(base: &BaseView) -> BTreeSet<CommitId> {
+    base.token
+        .chunks_exact(CommitId::LEN)
+        .filter_map(CommitId::from_slice)
+        .collect()
+}
+
+/// What is committed of a node's own doings, for the filesystem to start from.
+pub struct Committed {
+    /// Its newest commit, alone; the view, if it has none.
+    pub base: BaseView,
+    /// Up to which record the journal is in that commit.
+    pub sequence: u64,
+}
+
+/// What is committed of an incarnation's doings.
+pub fn committed(
+    repository: &Repository,
+    incarnation: IncarnationId,
+) -> Result<Committed, RepositoryError> {
+    let sequence = repository.sequence(incarnation)?;
+    let authors = repository.authors()?;
+    let newest = authors
+        .get(&incarnation)
+        .map(|own| repository.view_of(&[*own].into()));
+    let base = newest.transpose()?.unwrap_or_else(|| repository.view());
+    Ok(Committed {
+        base: base_view(&base),
+        sequence: sequence.unwrap_or(0),
+    })
+}
+
+/// The committed names, for the filesystem.
+pub struct CommittedNames(pub Repository);
+
+impl fs::Names for CommittedNames {
+    fn directory(&self, tree: TreeId) -> Result<Vec<Listed>, FsError> {
+        let listed = self
+            .0
+            .directory(tree)
+            .map_err(|error| FsError::Damaged(error.to_string()))?;
+        let ours = |listed: delugefs_metadata_repo::Listed| Listed {
+            name: listed.name,
+            entry: listed.entry,
+            tree: listed.tree,
+        };
+        Ok(listed.into_iter().map(ours).collect())
+    }
+
+    fn root(&self, tree: TreeId) -> Result<Entry, FsError> {
+        self.0
+            .own_entry(tree)
+            .map_err(|error| FsError::Damaged(error.to_string()))
+    }
+}
