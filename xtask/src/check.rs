@@ -4,7 +4,10 @@ use crate::run::{cargo, find_program, run};
 use crate::setup;
 use anyhow::Result;
 
-/// The whole test suite. The long part is the tests marked `ignored`.
+/// Cases of each property of the merge in the long part: half a million in all, half a minute.
+const LONG_CASES: &str = "50000";
+
+/// The whole test suite. The long part is the tests marked `ignored`, and the merge's properties at length.
 pub(crate) fn test(long: bool) -> Result<()> {
     setup::ensure(setup::TESTS)?;
     run(cargo().args(["test", "--workspace", "--locked"]))?;
@@ -17,6 +20,15 @@ pub(crate) fn test(long: bool) -> Result<()> {
             "--ignored",
             "--test-threads=1",
         ]))?;
+        let properties = [
+            "test",
+            "--locked",
+            "--package",
+            "delugefs-core",
+            "--lib",
+            "merge",
+        ];
+        run(cargo().args(properties).env("CASES", LONG_CASES))?;
     }
     Ok(())
 }

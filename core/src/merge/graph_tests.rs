@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::merge;
-use super::testing::{Author, Work, all_bytes, bytes, edits, works};
+use super::testing::{self, Author, Work, all_bytes, bytes, edits, works};
 use crate::memory_tree::MemoryTree;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,7 +172,7 @@ impl Cluster {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(testing::cases()))]
 
     #[test]
     fn nothing_unseen_is_lost_whatever_the_graph(start in works(20), steps in steps()) {

@@ -62,7 +62,7 @@ fn is_edited(base: &MemoryTree, placed: &Placed) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(testing::cases()))]
 
     #[test]
     fn sides_may_be_swapped(works in three_works()) {

@@ -10,6 +10,15 @@ use crate::name::Name;
 use crate::time::Timestamp;
 use proptest::prelude::*;
 
+/// Cases of each property in the everyday suite: a few seconds for all of them.
+const CASES: u32 = 4000;
+
+/// How many cases to try of each property; `CASES=n` asks for another number.
+pub(super) fn cases() -> u32 {
+    let asked = std::env::var("CASES").ok();
+    asked.map_or(CASES, |text| text.parse().expect("CASES=number"))
+}
+
 /// Few names, so that they clash.
 const NAMES: [&str; 4] = ["a", "b.txt", "c", "d"];
 
