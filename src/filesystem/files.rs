@@ -1,6 +1,7 @@
 //! Reading and writing open files.
 
 use super::handles::{Handle, HandleKind};
+use super::open::touch;
 use super::state::State;
 use super::{Allocation, Answer, ContentReader, Filesystem, FsError, HandleId, Inode, Whence};
 use bytes::{Bytes, BytesMut};
@@ -136,12 +137,16 @@ impl Filesystem {
 
     /// `ftruncate`
     pub(super) fn set_length(&self, handle: HandleId, size: u64) -> Result<(), FsError> {
-        let (file, _) = self.lock().writable(handle)?;
+        let (file, now) = {
+            let state = self.lock();
+            (state.writable(handle)?.0, state.now())
+        };
         if size > FILE_BYTES_MAX {
             return Err(FsError::FileTooBig);
         }
         // A hole costs nothing, so growing asks for no room.
-        Ok(file.set_len(size)?)
+        file.set_len(size)?;
+        touch(&file, now)
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     Answer, Caller, ContentReader, Filesystem, FsError, HandleId, Inode, OpenFlags, Opened, Stat,
 };
 use delugefs_core::entry::{Content, ContentRef, File as FileEntry, Kind};
+use delugefs_core::time::Timestamp;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -367,12 +368,13 @@ impl State {
     }
 
     fn open_staged(&mut self, inode: Inode, flags: OpenFlags) -> Result<Opened, FsError> {
+        let now = self.now();
         let body = self.names.node_mut(inode)?.file_mut();
         let body = body.ok_or(FsError::Invalid)?;
         let staged = body.staged.as_mut().ok_or(FsError::Invalid)?;
         if flags.truncate {
             staged.file.set_len(0)?;
-            touch(&staged.file)?;
+            touch(&staged.file, now)?;
         }
         staged.writers += 1;
         staged.phase = Phase::Writing;
@@ -445,15 +447,6 @@ impl State {
 }
 
 /// A truncation is a write, even of an empty file.
-fn touch(file: &File) -> Result<(), FsError> {
-    use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_NOW,
-    };
-    let times = Timestamps {
-        last_access: now,
-        last_modification: now,
-    };
-    Ok(rustix::fs::futimens(file, &times)?)
+pub(super) fn touch(file: &File, now: Timestamp) -> Result<(), FsError> {
+    super::staging::set_modified(file, now)
 }

@@ -224,7 +224,7 @@ fn modified(file: &File) -> Result<Timestamp, FsError> {
     })
 }
 
-fn set_modified(file: &File, at: Timestamp) -> Result<(), FsError> {
+pub(super) fn set_modified(file: &File, at: Timestamp) -> Result<(), FsError> {
     let time = Timespec {
         tv_sec: at.seconds,
         tv_nsec: i64::from(at.nanoseconds),

@@ -265,11 +265,8 @@ async fn pass_on(shared: Arc<Shared>, mut seen: Receiver<Seen>, peers: Vec<Socke
 
 /// Shows what the heads show, also where the last run ended before it could.
 async fn catch_up(shared: &Arc<Shared>) -> Result<(), NodeError> {
-    if shared.filesystem.base().tree == shared.repository.view().tree {
-        return Ok(());
-    }
     let worker = Arc::clone(shared);
-    let caught_up = tokio::task::spawn_blocking(move || names::rebase(&worker)).await;
+    let caught_up = tokio::task::spawn_blocking(move || names::catch_up(&worker)).await;
     match caught_up {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(NodeError::Stopped(format!(

@@ -73,6 +73,15 @@ pub fn rebase(node: &dyn Mover) -> Result<(), NamesError> {
     rebase_with(node, None)
 }
 
+/// Shows what the heads show, also where the last run ended before it could: heads that were pulled then are no news
+/// to anyone any more.
+pub fn catch_up(node: &dyn Mover) -> Result<(), NamesError> {
+    match node.filesystem().base() == base_view(&node.repository().view()) {
+        true => Ok(()),
+        false => rebase(node),
+    }
+}
+
 /// Changes the volume's settings.
 pub fn set(node: &dyn Mover, settings: &Settings) -> Result<(), NamesError> {
     rebase_with(node, Some(settings))

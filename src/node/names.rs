@@ -106,6 +106,11 @@ pub(super) fn rebase(shared: &Shared) -> Result<(), NamesError> {
     moving::rebase(shared)
 }
 
+/// Shows what the heads show, also where the last run ended before it could.
+pub(super) fn catch_up(shared: &Shared) -> Result<(), NamesError> {
+    moving::catch_up(shared)
+}
+
 /// Changes the volume's settings.
 pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError> {
     moving::set(shared, settings)?;

@@ -58,13 +58,16 @@ pub(crate) fn bench(name: Option<&str>, only: &[String]) -> Result<()> {
     run(command.arg("--").args(only))
 }
 
-/// The simulation alone.
+/// The simulations alone: of the core's machine, then of whole nodes. A seed is replayed in both.
 pub(crate) fn simulate(seed: Option<u64>) -> Result<()> {
-    let mut command = cargo();
-    command.args(["test", "--locked", "--package", "delugefs-core"]);
-    command.args(["--test", "simulation", "--", "--nocapture"]);
-    if let Some(seed) = seed {
-        command.env("SEED", seed.to_string());
+    for package in ["delugefs-core", "delugefs"] {
+        let mut command = cargo();
+        command.args(["test", "--locked", "--package", package]);
+        command.args(["--test", "simulation", "--", "--nocapture"]);
+        if let Some(seed) = seed {
+            command.arg("replay").env("SEED", seed.to_string());
+        }
+        run(&mut command)?;
     }
-    run(&mut command)
+    Ok(())
 }

@@ -34,7 +34,7 @@ enum Chore {
         /// Which of its parts, e.g. `nodes latency transfer` (all when missing).
         only: Vec<String>,
     },
-    /// Run the cluster simulation; with SEED, replay one run step by step.
+    /// Run the simulations; with SEED, replay one run of each step by step.
     Sim {
         /// The seed that a failing run printed.
         seed: Option<u64>,

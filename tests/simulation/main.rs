@@ -1,0 +1,127 @@
+//! Whole nodes in one process: the real machine, names, filesystem and content store of each, on folders of their own,
+//! with a simulated network, clock and users; seeded, so that each run can be had again.
+//!
+//! After each step, what users were told is compared with what the mounts show; after everything is healed, all
+//! must have the same head and show the same, and then there must be silence.
+//!
+//! `SEED=n cargo test --test simulation replay -- --nocapture` tells one run step by step; `SEEDS=from..to` runs
+//! others than the usual ones.
+#![allow(clippy::unwrap_used, clippy::unchecked_time_subtraction)]
+
+mod copies;
+mod links;
+#[path = "../../core/tests/simulation/network.rs"]
+mod network;
+mod node;
+mod oracle;
+mod ports;
+#[path = "../../core/tests/simulation/random.rs"]
+mod random;
+mod scenario;
+mod users;
+mod wire;
+mod world;
+
+use scenario::Report;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Seeds of the usual run.
+const SEEDS: u64 = 1000;
+
+/// Names the seed when a check fails.
+struct Announce(u64);
+
+impl Drop for Announce {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.0;
+            eprintln!("SEED={seed} failed; replay: cargo xtask sim {seed}");
+        }
+    }
+}
+
+/// A new folder for one run, in memory where there is such a thing.
+pub(crate) fn folder() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let memory = Path::new("/dev/shm");
+    let top = match memory.is_dir() {
+        true => memory.to_owned(),
+        false => std::env::temp_dir(),
+    };
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    top.join(format!("delugefs-sim-{}-{next}", std::process::id()))
+}
+
+fn run(seed: u64, is_told: bool) -> Report {
+    let _announce = Announce(seed);
+    scenario::run(seed, is_told)
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let parse = |text: String| {
+        let (from, to) = text.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    };
+    match std::env::var("SEEDS") {
+        Ok(text) => parse(text).expect("SEEDS=from..to"),
+        Err(_) => 0..SEEDS,
+    }
+}
+
+/// Runs seeds on all cores; each with its time.
+fn run_all(seeds: std::ops::Range<u64>) -> Vec<(Report, Duration)> {
+    let next = AtomicU64::new(seeds.start);
+    let take = || {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        (seed < seeds.end).then_some(seed)
+    };
+    let work = || {
+        let timed = |seed| {
+            let start = Instant::now();
+            (run(seed, false), start.elapsed())
+        };
+        std::iter::from_fn(take).map(timed).collect::<Vec<_>>()
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let done = threads.into_iter().map(|thread| thread.join());
+        let failed = "a seed has failed";
+        done.flat_map(|done| done.expect(failed)).collect()
+    })
+}
+
+#[test]
+fn whole_nodes_keep_what_they_promised_whatever_happens() {
+    let mut total = Report::default();
+    let mut times = Vec::new();
+    for (report, time) in run_all(seeds()) {
+        total.add(&report);
+        times.push(time);
+    }
+    times.sort_unstable();
+    let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("{total}; median seed {median:?}, slowest {slowest:?}");
+    let counts = &total.counts;
+    assert!(
+        counts.commits > 0 && counts.kills > 0 && counts.pulls > 0 && total.checks > 0,
+        "too tame"
+    );
+}
+
+#[test]
+fn a_seed_is_the_same_run_each_time() {
+    for seed in [7, 8, 9] {
+        assert_eq!(run(seed, false), run(seed, false));
+    }
+}
+
+#[test]
+fn replay() {
+    if let Ok(seed) = std::env::var("SEED") {
+        println!("{}", run(seed.parse().expect("SEED=number"), true));
+    }
+}

@@ -1,0 +1,375 @@
+//! One node: the real machine, names, filesystem and content store, on a folder of its own, with a clock of its own.
+
+use crate::ports::{Archive, Faults, SimContents, SimEvents, SimSource};
+use crate::random::Random;
+use delugefs::bytes::ports::Bytewise;
+use delugefs::bytes::replica::Replica;
+use delugefs::filesystem::{
+    Answer, Config as FsConfig, Contents, Filesystem, FsError, HandleId, Inode, Invalidation,
+    Ports, SealJob, Sealed,
+};
+use delugefs::node::moving::{self, CommittedNames, Mover};
+use delugefs_core::holdings::Operation;
+use delugefs_core::ids::{IncarnationId, NodeId, TreeId, VolumeId};
+use delugefs_core::settings::Settings;
+use delugefs_core::sync::{Config, Event, Outcome, Sync};
+use delugefs_core::time::Timestamp;
+use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
+use delugefs_torrent::store::ContentStore;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::runtime::Builder;
+
+/// Files up to so many bytes go into their descriptors.
+pub(crate) const INLINE_MAX: usize = 64;
+
+/// The first node's clock at the start, in seconds since 1970: long before any real clock.
+const EPOCH: u64 = 1_000_000_000;
+
+pub(crate) fn node_id(number: usize) -> NodeId {
+    NodeId::new([number as u8 + 1; 16])
+}
+
+pub(crate) fn address(number: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number as u8 + 1], 4000))
+}
+
+pub(crate) fn number_at(address: SocketAddr) -> usize {
+    match address {
+        SocketAddr::V4(v4) => usize::from(v4.ip().octets()[3]) - 1,
+        SocketAddr::V6(_) => unreachable!("only IPv4 here"),
+    }
+}
+
+pub(crate) fn volume() -> Settings {
+    Settings::new(VolumeId::new([9; 16]), "sim".to_owned())
+}
+
+/// What a process has open.
+pub(crate) struct Open {
+    pub(crate) handle: HandleId,
+    pub(crate) inode: Inode,
+    pub(crate) backing: Option<Arc<std::fs::File>>,
+}
+
+/// A process.
+pub(crate) struct Running {
+    pub(crate) sync: Sync,
+    pub(crate) parts: Parts,
+    pub(crate) open: Vec<Open>,
+    /// A file that is being hashed.
+    pub(crate) sealing: Option<SealJob>,
+    /// The wake-up that is arranged.
+    pub(crate) wake: Option<Duration>,
+}
+
+/// The parts that are not the machine.
+pub(crate) struct Parts {
+    pub(crate) repository: Repository,
+    pub(crate) filesystem: Filesystem,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) events: Arc<SimEvents>,
+    contents: Arc<SimContents>,
+    moving: Mutex<()>,
+    incarnation: IncarnationId,
+    label: String,
+    source: Arc<SimSource>,
+}
+
+impl Mover for Parts {
+    fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    fn filesystem(&self) -> &Filesystem {
+        &self.filesystem
+    }
+
+    fn names_moving(&self) -> &Mutex<()> {
+        &self.moving
+    }
+
+    fn incarnation(&self) -> IncarnationId {
+        self.incarnation
+    }
+
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn now(&self) -> Timestamp {
+        use delugefs::filesystem::Source as _;
+        self.source.now()
+    }
+
+    fn follow(&self, diff: &ViewDiff) {
+        let now = self.source.seconds();
+        self.replica.follow(&diff.changes, &diff.blobs, now);
+    }
+
+    fn invalidate(&self, _: Vec<Invalidation>) {}
+
+    fn brought(&self, _: TreeId, _: &ViewDiff) -> Result<(), RepositoryError> {
+        Ok(())
+    }
+
+    fn learn_settings(&self) -> Result<(), RepositoryError> {
+        self.replica.look_at_all();
+        Ok(())
+    }
+}
+
+impl Parts {
+    /// The heads, as the machine's loop reads them.
+    pub(crate) fn outcome(&self, is_done: bool) -> Outcome {
+        match is_done {
+            true => Outcome::Done(self.repository.authors().unwrap()),
+            false => Outcome::Failed,
+        }
+    }
+
+    /// Makes complete contents durable; whether there is something new to say of what is held here.
+    pub(crate) fn sync_contents(&self) -> bool {
+        let replica = &self.replica;
+        let synced = replica.store.sync();
+        assert!(synced.failed.is_empty(), "{:?}", synced.failed);
+        let arrived = replica.take_completed().into_iter();
+        let arrived = arrived.filter(|content| replica.store.is_durable(content));
+        let mut fresh: Vec<_> = synced.durable.into_iter().chain(arrived).collect();
+        fresh.retain(|content| !replica.holders(content).contains(&self.incarnation));
+        fresh.sort_unstable();
+        fresh.dedup();
+        replica.declare(Operation::Held, &fresh);
+        !fresh.is_empty()
+    }
+
+    /// Lets go of what has expired; how many contents.
+    pub(crate) fn reap(&self) -> usize {
+        let keep = self.repository.settings().unwrap().keep;
+        let expired = self.replica.expired(self.source.seconds(), keep);
+        if expired.is_empty() {
+            return 0;
+        }
+        let in_use = self.filesystem.contents_in_use();
+        self.replica.reap(&expired, &in_use).0
+    }
+
+    pub(crate) fn is_complete(&self, content: &delugefs_core::ids::InfoHash) -> bool {
+        self.replica.store.state(content) == delugefs_torrent::store::State::Complete
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) number: usize,
+    pub(crate) root: PathBuf,
+    /// How often it was started.
+    pub(crate) life: u32,
+    /// How often its disk was lost.
+    pub(crate) disks: u8,
+    pub(crate) running: Option<Running>,
+    pub(crate) source: Arc<SimSource>,
+    pub(crate) faults: Arc<Faults>,
+    /// The wall clock's error, in seconds.
+    pub(crate) skew: i64,
+    /// The monotonic clock: an offset, and thousandths that it gains.
+    offset: Duration,
+    rate: u32,
+}
+
+impl Node {
+    pub(crate) fn new(number: usize, top: &Path, random: &mut Random) -> Self {
+        Self {
+            number,
+            root: top.join(number.to_string()),
+            life: 0,
+            disks: 0,
+            running: None,
+            source: Arc::new(SimSource::new(number as u8 + 1)),
+            faults: Arc::default(),
+            skew: 0,
+            offset: random.ms(0, 1_000_000),
+            rate: random.within(950, 1050) as u32,
+        }
+    }
+
+    pub(crate) fn incarnation(&self) -> IncarnationId {
+        let mut id = [self.number as u8 + 1; 16];
+        id[15] = self.disks;
+        IncarnationId::new(id)
+    }
+
+    pub(crate) fn clock(&self, now: Duration) -> Duration {
+        self.offset + now * self.rate / 1000
+    }
+
+    /// When this node's clock shows `at`, rounded up.
+    pub(crate) fn time_of(&self, at: Duration) -> Duration {
+        at.saturating_sub(self.offset) * 1000 / self.rate + Duration::from_nanos(10)
+    }
+
+    /// Sets the wall clock.
+    pub(crate) fn set_clock(&self, now: Duration) {
+        let seconds = (EPOCH.cast_signed() + self.skew) * 1_000_000_000;
+        let clock = seconds + now.as_nanos() as i64;
+        self.source.clock.store(clock, Ordering::Relaxed);
+    }
+
+    /// Starts the process on what is on disk.
+    pub(crate) fn start(&mut self, archive: &Arc<Archive>) -> Result<(), String> {
+        assert!(self.running.is_none());
+        self.life += 1;
+        let parts = self.open(archive).map_err(|error| error.to_string())?;
+        let sync = self.machine(0, &parts);
+        self.running = Some(Running {
+            sync,
+            parts,
+            open: Vec::new(),
+            sealing: None,
+            wake: None,
+        });
+        Ok(())
+    }
+
+    /// Shows all that is here; the machine's first events.
+    pub(crate) fn boot(&mut self, seed: u64) -> Vec<Event> {
+        moving::catch_up(self.parts()).unwrap();
+        let sync = self.machine(seed, self.parts());
+        let mut first = vec![Event::Wake];
+        if self.filesystem().status().uncommitted > 0 {
+            first.push(Event::LocalChanges);
+        }
+        self.running.as_mut().expect("running").sync = sync;
+        first
+    }
+
+    fn machine(&self, seed: u64, parts: &Parts) -> Sync {
+        Sync::new(Config {
+            node: node_id(self.number),
+            incarnation: self.incarnation(),
+            seed,
+            authors: parts.repository.authors().unwrap(),
+            positions: parts.replica.positions(),
+        })
+    }
+
+    fn open(&self, archive: &Arc<Archive>) -> Result<Parts, Box<dyn std::error::Error>> {
+        std::fs::create_dir_all(&self.root)?;
+        let names = self.root.join("metadata.git");
+        let repository = match names.join("HEAD").exists() {
+            true => Repository::open(&names)?,
+            false => Repository::create(&names, &volume())?,
+        };
+        let store = ContentStore::open(&self.root)?;
+        let incarnation = self.incarnation();
+        let replica = Replica::open(&self.root, store, repository.clone(), incarnation)?;
+        let replica = Arc::new(replica);
+        let contents = Arc::new(SimContents {
+            inner: Bytewise(Arc::clone(&replica)),
+            faults: Arc::clone(&self.faults),
+            archive: Arc::clone(archive),
+        });
+        let events = Arc::new(SimEvents::default());
+        let label = format!("disk{}", self.number);
+        let committed = moving::committed(&repository, incarnation)?;
+        let config = FsConfig {
+            root: self.root.clone(),
+            label: label.clone(),
+            base: committed.base,
+            sequence: committed.sequence,
+            inline_max: INLINE_MAX as u32,
+        };
+        let ports = Ports {
+            names: Arc::new(CommittedNames(repository.clone())),
+            contents: contents.clone(),
+            source: self.source.clone(),
+            events: events.clone(),
+        };
+        let filesystem = Filesystem::start(config, ports)?;
+        replica.learn(filesystem.base().tree, self.source.seconds())?;
+        Ok(Parts {
+            repository,
+            filesystem,
+            replica,
+            events,
+            contents,
+            moving: Mutex::default(),
+            incarnation,
+            label,
+            source: self.source.clone(),
+        })
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.running.as_ref().expect("running").parts
+    }
+
+    pub(crate) fn filesystem(&self) -> &Filesystem {
+        &self.parts().filesystem
+    }
+}
+
+impl Running {
+    /// Hashes the file that is being hashed.
+    pub(crate) fn seal_end(&mut self) {
+        if let Some(job) = self.sealing.take() {
+            let sealed: Result<Sealed, FsError> = self.parts.contents.seal(&job.path);
+            let content = sealed.as_ref().ok().map(|sealed| sealed.content.info_hash);
+            match self.parts.filesystem.sealed(job, sealed) {
+                Ok(()) | Err(FsError::Busy | FsError::NoSpace | FsError::Unavailable) => {}
+                Err(error) => panic!("cannot seal: {error}"),
+            }
+            if let Some(content) = content {
+                let now = self.parts.source.seconds();
+                self.parts.replica.sealed(&content, now);
+            }
+        }
+    }
+
+    /// Begins to hash the next closed file; whether there was one.
+    pub(crate) fn seal_begin(&mut self) -> bool {
+        if self.sealing.is_none() {
+            self.sealing = self.parts.filesystem.next_unsealed();
+        }
+        self.sealing.is_some()
+    }
+
+    /// Waits for an answer; what it waits for happens now.
+    pub(crate) fn finish<T>(&mut self, answer: Answer<T>) -> Result<T, FsError> {
+        let mut future = match answer {
+            Answer::Ready(value) => return Ok(value),
+            Answer::Later(future) => future,
+        };
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let _context = runtime.enter();
+        let mut noop = Context::from_waker(Waker::noop());
+        if let Poll::Ready(value) = pin!(&mut future).poll(&mut noop) {
+            return value;
+        }
+        self.seal_all();
+        match self.parts.filesystem.status().unsealed {
+            0 => runtime.block_on(future),
+            _ => Err(FsError::TimedOut),
+        }
+    }
+
+    /// Hashes all that waits for it, as far as there is room.
+    fn seal_all(&mut self) {
+        self.seal_end();
+        while self.seal_begin() {
+            let before = self.parts.filesystem.status().unsealed;
+            self.seal_end();
+            if self.parts.filesystem.status().unsealed == before {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What must be true, told without the implementation's words: which bytes were acknowledged to whom, and what a mount
+//! shows.
+
+use crate::node::Running;
+use delugefs::filesystem::{FileType, FsError, HandleId, Inode, OpenFlags};
+use delugefs_core::conflict::is_conflict_name;
+use delugefs_core::name::Name;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) const READ: OpenFlags = OpenFlags {
+    read: true,
+    write: false,
+    append: false,
+    truncate: false,
+    privileged: false,
+};
+
+/// The extended attribute that users set.
+pub(crate) const XATTR: &[u8] = b"user.mark";
+
+/// What is under a name.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Body {
+    Directory,
+    File(Vec<u8>),
+    Link(Vec<u8>),
+    Other,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Thing {
+    pub(crate) body: Body,
+    pub(crate) mode: u16,
+    pub(crate) xattr: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Thing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = match &self.body {
+            Body::Directory => "directory".to_owned(),
+            Body::File(bytes) => brief(bytes),
+            Body::Link(target) => format!("-> {}", String::from_utf8_lossy(target)),
+            Body::Other => "node".to_owned(),
+        };
+        write!(f, "{body} {:o}", self.mode)?;
+        match &self.xattr {
+            Some(mark) => write!(f, " {}", String::from_utf8_lossy(mark)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Bytes, for a person.
+pub(crate) fn brief(bytes: &[u8]) -> String {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(12)]);
+    let end = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(12)..]);
+    format!("{} bytes {start:?}..{end:?}", bytes.len())
+}
+
+/// Every path with what is there.
+pub(crate) type Shown = BTreeMap<String, Thing>;
+
+impl Thing {
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        match &self.body {
+            Body::File(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+/// All that a mount shows.
+pub(crate) fn look(running: &mut Running) -> Shown {
+    let mut shown = Shown::new();
+    let mut directories = vec![(String::new(), Inode::ROOT)];
+    while let Some((path, inode)) = directories.pop() {
+        let filesystem = running.parts.filesystem.clone();
+        let handle = filesystem.open_directory(inode).unwrap();
+        let lines = filesystem.read_directory(handle, 0, usize::MAX).unwrap();
+        filesystem.release(handle);
+        for line in lines.into_iter().skip(2) {
+            let name = String::from_utf8(line.name).unwrap();
+            let path = match path.as_str() {
+                "" => name,
+                parent => format!("{parent}/{name}"),
+            };
+            if line.kind == FileType::Directory {
+                directories.push((path.clone(), line.inode));
+            }
+            shown.insert(path, thing(running, line.inode));
+        }
+    }
+    shown
+}
+
+/// What is behind an inode.
+pub(crate) fn thing(running: &mut Running, inode: Inode) -> Thing {
+    let filesystem = running.parts.filesystem.clone();
+    let stat = filesystem.stat(inode).unwrap();
+    let body = match stat.kind {
+        FileType::File => Body::File(read(running, inode)),
+        FileType::Directory => Body::Directory,
+        FileType::Symlink => Body::Link(filesystem.read_link(inode).unwrap()),
+        _ => Body::Other,
+    };
+    if let Body::File(bytes) = &body {
+        assert_eq!(stat.size, bytes.len() as u64, "stat and read differ");
+    }
+    Thing {
+        body,
+        mode: stat.mode,
+        xattr: filesystem.get_xattr(inode, XATTR).ok(),
+    }
+}
+
+fn read(running: &mut Running, inode: Inode) -> Vec<u8> {
+    let answer = running.parts.filesystem.open(inode, READ).unwrap();
+    let opened = running.finish(answer).unwrap();
+    let bytes = read_handle(running, opened.handle).unwrap();
+    running.parts.filesystem.release(opened.handle);
+    bytes
+}
+
+pub(crate) fn read_handle(running: &mut Running, handle: HandleId) -> Result<Vec<u8>, FsError> {
+    let answer = running.parts.filesystem.read(handle, 0, 1 << 20)?;
+    running.finish(answer).map(|bytes| bytes.to_vec())
+}
+
+/// Something that users were told is kept.
+#[derive(Debug, Default)]
+struct Version {
+    /// Nobody who had seen it has overwritten or removed it.
+    is_alive: bool,
+    /// Nodes whose mount has shown it, a bit each.
+    seen: u32,
+    /// Where it was written at last.
+    path: String,
+}
+
+/// All versions, by their bytes: users never write the same bytes twice, but for twins.
+#[derive(Debug, Default)]
+pub(crate) struct Versions {
+    all: BTreeMap<Vec<u8>, Version>,
+    /// Bytes that two nodes wrote under one name at once.
+    twins: BTreeSet<Vec<u8>>,
+    pub(crate) checks: u64,
+}
+
+impl Versions {
+    /// A node has acknowledged these bytes.
+    pub(crate) fn written(&mut self, node: usize, path: &str, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let version = self.all.entry(bytes.to_vec()).or_default();
+        version.is_alive = true;
+        version.seen |= 1 << node;
+        path.clone_into(&mut version.path);
+    }
+
+    pub(crate) fn twins(&mut self, bytes: &[u8]) {
+        self.twins.insert(bytes.to_vec());
+    }
+
+    /// Someone who has them before himself lets them go.
+    pub(crate) fn released(&mut self, bytes: &[u8]) {
+        if let Some(version) = self.all.get_mut(bytes) {
+            version.is_alive = false;
+        }
+    }
+
+    /// Where there was something, and perhaps is.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        let alive = self.all.values().filter(|version| version.is_alive);
+        alive.map(|version| version.path.as_str())
+    }
+
+    /// A disk is gone: what nobody else has seen may be, too.
+    pub(crate) fn disk_lost(&mut self, node: usize) {
+        for version in self.all.values_mut() {
+            version.seen &= !(1 << node);
+            version.is_alive &= version.seen != 0;
+        }
+    }
+
+    /// A node shows all that it has ever shown and nobody has let go.
+    pub(crate) fn check(&mut self, node: usize, shown: &Shown) {
+        self.checks += 1;
+        let bytes: BTreeSet<&[u8]> = shown.values().filter_map(Thing::bytes).collect();
+        for (wanted, version) in &self.all {
+            let is_due = version.is_alive && version.seen & (1 << node) != 0;
+            assert!(
+                !is_due || bytes.contains(&wanted[..]),
+                "node {node} has lost {} of {}; it shows {shown:#?}",
+                brief(wanted),
+                version.path
+            );
+        }
+        for bytes in bytes {
+            if let Some(version) = self.all.get_mut(bytes) {
+                version.seen |= 1 << node;
+            }
+        }
+        self.check_twins(node, shown);
+    }
+
+    /// All nodes show all that nobody has let go.
+    pub(crate) fn check_all(&self, node: usize, shown: &Shown) {
+        let bytes: BTreeSet<&[u8]> = shown.values().filter_map(Thing::bytes).collect();
+        for (wanted, version) in &self.all {
+            assert!(
+                !version.is_alive || bytes.contains(&wanted[..]),
+                "{} of {} is not on node {node}, which shows {shown:#?}",
+                brief(wanted),
+                version.path
+            );
+        }
+    }
+
+    /// The same bytes under one name are no conflict.
+    fn check_twins(&self, node: usize, shown: &Shown) {
+        for (path, thing) in shown {
+            let Some(bytes) = thing.bytes().filter(|bytes| self.twins.contains(*bytes)) else {
+                continue;
+            };
+            let original = original(path).filter(|original| {
+                let other = shown.get(original).and_then(Thing::bytes);
+                other == Some(bytes)
+            });
+            assert!(
+                original.is_none(),
+                "node {node} has a conflict copy of equal bytes: {path}"
+            );
+        }
+    }
+}
+
+/// The name that a conflict copy has lost.
+pub(crate) fn original(path: &str) -> Option<String> {
+    if !is_conflict(path) {
+        return None;
+    }
+    let (stem, rest) = path.rsplit_once(" (conflict ")?;
+    let (_, extension) = rest.rsplit_once(')')?;
+    Some(format!("{stem}{extension}"))
+}
+
+pub(crate) fn is_conflict(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    Name::parse(name.as_bytes()).is_ok_and(|name| is_conflict_name(&name))
+}

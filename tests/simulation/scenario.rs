@@ -1,0 +1,515 @@
+//! What happens to a cluster, drawn from a seed, and what must hold in the end.
+
+use crate::node::Node;
+use crate::oracle::{Shown, is_conflict, look};
+use crate::ports::Faults;
+use crate::random::Random;
+use crate::users::User;
+use crate::world::{Counts, Next, World};
+use delugefs::filesystem::{FsError, Source as _};
+use delugefs::node::moving;
+use delugefs_core::ids::CommitId;
+use delugefs_core::sync::Event;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// After healing: see the simulation of the core. Hashing, upkeep and copies take a few seconds more.
+const RECOVERY: Duration = Duration::from_secs(32);
+
+/// Afterwards nothing is said but heartbeats, once the last repeats are answered.
+const LAST_WORDS: Duration = Duration::from_secs(23);
+const SILENCE: Duration = Duration::from_secs(20);
+
+const DAY: u64 = 86_400;
+
+/// What the scenario does.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    /// A user does something.
+    Act(usize),
+    /// Two users write the same bytes under one name.
+    Twins(usize, usize),
+    /// The process is killed.
+    Kill(usize),
+    /// The disk is lost; the node begins anew.
+    Wipe(usize),
+    /// The two are cut off from each other; if only one way, the second does not hear the first.
+    Cut(usize, usize, bool),
+    Heal,
+    /// A connection of this node breaks.
+    Reset(usize),
+    /// The disk is full, or no longer.
+    Full(usize, bool),
+    /// The wall clock is set.
+    Skew(usize, i64),
+    /// The owner changes the volume's settings.
+    Settings(usize),
+    /// All are switched off for so many days.
+    Sleep(u64),
+}
+
+/// What one run, or several, came to.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Report {
+    pub(crate) runs: u64,
+    pub(crate) counts: Counts,
+    pub(crate) checks: u64,
+    pub(crate) conflicts: u64,
+    pub(crate) entries: u64,
+    /// The head in which the last run ended.
+    pub(crate) head: Option<CommitId>,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.checks += other.checks;
+        self.conflicts += other.conflicts;
+        self.entries += other.entries;
+        let (sum, new) = (&mut self.counts, &other.counts);
+        sum.acts += new.acts;
+        sum.refused += new.refused;
+        sum.commits += new.commits;
+        sum.rebases += new.rebases;
+        sum.pulls += new.pulls;
+        sum.failed_pulls += new.failed_pulls;
+        sum.kills += new.kills;
+        sum.wipes += new.wipes;
+        sum.copies += new.copies;
+        sum.reaped += new.reaped;
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts {
+            acts,
+            refused,
+            commits,
+            rebases,
+            pulls,
+            failed_pulls,
+            kills,
+            wipes,
+            copies,
+            reaped,
+            ..
+        } = self.counts;
+        let (runs, checks, entries, conflicts) =
+            (self.runs, self.checks, self.entries, self.conflicts);
+        write!(
+            f,
+            "{runs} runs: {acts} acts ({refused} refused) in {commits} commits, {rebases} rebases, {pulls} pulls \
+             ({failed_pulls} failed), {kills} kills, {wipes} lost disks, {copies} copies, {reaped} reaped; \
+             {checks} looks, {entries} entries in the end, {conflicts} of them conflict copies"
+        )
+    }
+}
+
+/// One run.
+struct Run {
+    world: World,
+    /// Each works in a folder of its own, so nothing can be in conflict.
+    is_apart: bool,
+}
+
+pub(crate) fn run(seed: u64, is_told: bool) -> Report {
+    let mut random = Random::new(seed);
+    let nodes = [2, 2, 2, 3, 3, 3, 4, 4, 5, 7][random.below(10)];
+    let slowest = [5, 20, 50, 150, 400][random.below(5)];
+    let is_apart = random.percent(25);
+    let mut world = World::new(nodes, (1, slowest), random, is_told);
+    world.log(|| format!("{nodes} nodes, delays up to {slowest} ms, apart: {is_apart}"));
+    for number in 0..nodes {
+        if world.random.percent(60) {
+            world.models[number] = Some(Shown::new());
+        }
+    }
+    let mut run = Run { world, is_apart };
+    run.trouble();
+    run.heal();
+    let head = run.agree();
+    run.fall_silent();
+    run.report(head)
+}
+
+impl Run {
+    /// Some seconds in which everything goes wrong.
+    fn trouble(&mut self) {
+        let is_apart = self.is_apart;
+        let world = &mut self.world;
+        world.is_apart = is_apart;
+        let nodes = world.nodes.len();
+        world.failures = [0, 5, 20][world.random.below(3)];
+        world.network.is_sloppy = world.random.percent(30);
+        for number in 0..nodes {
+            if world.random.percent(20) {
+                let error = world.random.within(0, 7200).cast_signed() - 3600;
+                world.nodes[number].skew = error;
+            }
+            let delay = world.random.ms(0, 300);
+            world.after(delay, Next::Start(number));
+        }
+        let seconds = world.random.within(2, 8);
+        for _ in 0..world.random.within(10, 40) {
+            let at = world.random.ms(300, seconds * 1000);
+            let action = draw(world);
+            world.after(at, Next::Script(action));
+        }
+        let end = world.now + Duration::from_secs(seconds);
+        world.run(end, |_| false);
+    }
+
+    /// Everything works again, and users close what they have open.
+    fn heal(&mut self) {
+        let world = &mut self.world;
+        world.act(&Action::Heal);
+        world.failures = 0;
+        world.network.is_sloppy = false;
+        for number in 0..world.nodes.len() {
+            world.act(&Action::Full(number, false));
+        }
+        let end = world.now + Duration::from_secs(5);
+        world.run(end, |_| false);
+        for number in 0..world.nodes.len() {
+            world.close_all(number);
+        }
+        let end = world.now + RECOVERY;
+        world.run(end, |_| false);
+    }
+
+    /// All have the same head, show the same, and that is all that was acknowledged.
+    fn agree(&mut self) -> CommitId {
+        let world = &mut self.world;
+        let heads: Vec<_> = world.nodes.iter().map(state).collect();
+        let first = heads[0].clone();
+        for (number, head) in heads.iter().enumerate() {
+            assert_eq!(*head, first, "node {number} and node 0: {heads:#?}");
+        }
+        let mut shown = Vec::new();
+        for number in 0..world.nodes.len() {
+            shown.push(world.look(number));
+            world.versions.check_all(number, &shown[number]);
+            assert_eq!(shown[number], shown[0], "nodes {number} and 0");
+        }
+        for path in shown[0].keys().filter(|_| self.is_apart) {
+            assert!(
+                !is_conflict(path),
+                "changes to different things are in conflict: {path}"
+            );
+        }
+        self.hold();
+        first.head.expect("a head")
+    }
+
+    /// Each content of the view is on as many disks as it should be, if it was not lost with one.
+    fn hold(&mut self) {
+        let world = &self.world;
+        let parts = world.nodes[0].parts();
+        let copies = parts.repository.settings().unwrap().copies as usize;
+        for content in parts.replica.contents() {
+            let is_there = |node: &&Node| node.parts().is_complete(&content.info_hash);
+            let count = world.nodes.iter().filter(is_there).count();
+            let is_lost = count == 0 && world.lost.contains(&content.info_hash);
+            assert!(
+                is_lost || count >= copies.min(world.nodes.len()),
+                "{} is on {count} disks",
+                content.info_hash
+            );
+        }
+    }
+
+    /// When all is said, nothing more is said, and no commits are made.
+    fn fall_silent(&mut self) {
+        let world = &mut self.world;
+        let end = world.now + LAST_WORDS;
+        world.run(end, |_| false);
+        let before = world.counts;
+        let end = world.now + SILENCE;
+        world.run(end, |_| false);
+        assert_eq!(world.counts, before, "they go on although all is said");
+    }
+
+    fn report(mut self, head: CommitId) -> Report {
+        let shown = self.world.look(0);
+        Report {
+            runs: 1,
+            counts: self.world.counts,
+            checks: self.world.versions.checks,
+            conflicts: shown.keys().filter(|path| is_conflict(path)).count() as u64,
+            entries: shown.len() as u64,
+            head: Some(head),
+        }
+    }
+}
+
+/// What a node has come to.
+#[derive(Debug, Clone, PartialEq)]
+struct State {
+    head: Option<CommitId>,
+    base: delugefs::filesystem::BaseView,
+    waits: usize,
+}
+
+fn state(node: &Node) -> State {
+    assert!(node.is_running(), "{} is down", node.number);
+    let status = node.filesystem().status();
+    State {
+        head: node.parts().repository.view().commit,
+        base: node.filesystem().base(),
+        waits: status.uncommitted + status.unsealed + status.writing,
+    }
+}
+
+fn draw(world: &mut World) -> Action {
+    let nodes = world.nodes.len();
+    let node = world.random.below(nodes);
+    let other = world.random.below(nodes);
+    match world.random.within(0, 999) {
+        0..780 => Action::Act(node),
+        780..810 => Action::Twins(node, other),
+        810..850 => Action::Kill(node),
+        850..860 => Action::Wipe(node),
+        860..890 => Action::Reset(node),
+        890..935 => Action::Cut(node, other, world.random.percent(30)),
+        935..950 => Action::Heal,
+        950..970 => Action::Full(node, world.random.percent(60)),
+        970..980 => Action::Skew(node, world.random.within(0, 40).cast_signed() - 20),
+        980..990 => Action::Settings(node),
+        _ => Action::Sleep(world.random.within(1, 12)),
+    }
+}
+
+impl World {
+    pub(crate) fn act(&mut self, action: &Action) {
+        self.log(|| format!("{action:?}"));
+        match *action {
+            Action::Act(number) => self.user_acts(number),
+            Action::Twins(a, b) => self.twins(a, b),
+            Action::Kill(number) => {
+                self.kill(number);
+            }
+            Action::Wipe(number) => self.wipe(number),
+            Action::Cut(a, b, is_one_way) => {
+                self.network.cut[a][b] = true;
+                self.network.cut[b][a] |= !is_one_way;
+            }
+            Action::Heal => {
+                for row in &mut self.network.cut {
+                    row.fill(false);
+                }
+                self.discover_all();
+            }
+            Action::Reset(number) => {
+                let mut all = self.network.connections.iter();
+                let one = all.find(|(_, c)| c.ends.contains(&number));
+                if let Some(id) = one.map(|(id, _)| *id) {
+                    self.hang_up(id, None);
+                }
+            }
+            Action::Full(number, is_full) => {
+                self.nodes[number].faults.is_full.store(is_full, Relaxed);
+            }
+            Action::Skew(number, hours) => self.nodes[number].skew += hours * 3600,
+            Action::Settings(number) => self.settings(number),
+            Action::Sleep(days) => self.sleep(days),
+        }
+    }
+
+    /// Some acts in a row, as of a script.
+    fn user_acts(&mut self, number: usize) {
+        for _ in 0..self.random.within(1, 5) {
+            self.with_user(number, |user| {
+                let act = user.draw();
+                (format!("{act:?}"), user.act(&act))
+            });
+        }
+    }
+
+    /// Lets a user do something, and checks what came of it.
+    fn with_user(
+        &mut self,
+        number: usize,
+        act: impl FnOnce(&mut User<'_>) -> (String, Result<(), FsError>),
+    ) {
+        if !self.nodes[number].is_running() {
+            return;
+        }
+        self.set_clock(number);
+        let home = match self.is_apart {
+            true => format!("n{number}/"),
+            false => String::new(),
+        };
+        self.make_home(number, &home);
+        let is_alone = self.random.percent(30);
+        let faults = Arc::clone(&self.nodes[number].faults);
+        let now = self.nodes[number].source.now();
+        let running = self.nodes[number].running.as_mut().expect("running");
+        let mut user = User {
+            node: number,
+            running,
+            random: &mut self.random,
+            versions: &mut self.versions,
+            model: self.models[number].as_mut(),
+            home: &home,
+            serial: &mut self.serial,
+            now,
+            faults: &faults,
+            is_alone,
+        };
+        let (what, done) = act(&mut user);
+        self.log(|| format!("{number} {what}: {done:?}"));
+        self.counts.acts += 1;
+        self.counts.refused += u64::from(done.is_err());
+        if let Err(error @ (FsError::Damaged(_) | FsError::BadHandle)) = &done {
+            panic!("{number} {what}: {error}");
+        }
+        self.check_model(number, &what);
+        self.settle(number);
+    }
+
+    fn make_home(&mut self, number: usize, home: &str) {
+        let Some(name) = home.strip_suffix('/') else {
+            return;
+        };
+        let filesystem = self.nodes[number].filesystem();
+        let me = delugefs::filesystem::Caller { uid: 7, gid: 8 };
+        let root = delugefs::filesystem::Inode::ROOT;
+        let made = filesystem.make_directory(root, name.as_bytes(), 0o755, me);
+        if let (Ok(stat), Some(model)) = (made, &mut self.models[number]) {
+            let thing = crate::oracle::Thing {
+                body: crate::oracle::Body::Directory,
+                mode: stat.mode,
+                xattr: None,
+            };
+            model.insert(name.to_owned(), thing);
+        }
+    }
+
+    /// The mount shows what it should, if it is watched.
+    fn check_model(&mut self, number: usize, what: &str) {
+        if self.models[number].is_some() {
+            let shown = self.look(number);
+            self.versions.check(number, &shown);
+            let model = self.models[number].as_ref();
+            assert_eq!(Some(&shown), model, "node {number} after {what}");
+        }
+    }
+
+    /// All that a node shows, wherever the bytes are.
+    pub(crate) fn look(&mut self, number: usize) -> Shown {
+        Faults::set_alone(&self.nodes[number].faults, false);
+        look(self.nodes[number].running.as_mut().expect("running"))
+    }
+
+    fn twins(&mut self, a: usize, b: usize) {
+        // what is still open when another's version comes becomes a conflict copy, whatever its bytes will be
+        let has_open = |number: usize| {
+            let running = self.nodes[number].running.as_ref();
+            running.is_none_or(|running| !running.open.is_empty())
+        };
+        if self.is_apart || has_open(a) || has_open(b) {
+            return;
+        }
+        self.serial += 1;
+        let path = ["a", "b", "d/c"][self.random.below(3)];
+        let bytes = format!("<twin {}>", self.serial).repeat(self.random.within(1, 9) as usize);
+        self.versions.twins(bytes.as_bytes());
+        for number in [a, b] {
+            self.with_user(number, |user| {
+                let put = user.put(path, bytes.as_bytes());
+                (format!("twin {path}"), put)
+            });
+        }
+    }
+
+    pub(crate) fn close_all(&mut self, number: usize) {
+        self.set_clock(number);
+        if let Some(running) = &mut self.nodes[number].running {
+            for open in std::mem::take(&mut running.open) {
+                running.parts.filesystem.release(open.handle);
+            }
+            self.settle(number);
+        }
+    }
+
+    /// The process ends at once. Whether there was one.
+    fn kill(&mut self, number: usize) -> bool {
+        if self.nodes[number].running.take().is_none() {
+            return false;
+        }
+        self.counts.kills += 1;
+        let all: Vec<_> = self
+            .network
+            .connections
+            .iter()
+            .map(|(id, c)| (*id, c.ends))
+            .collect();
+        for (id, ends) in all {
+            if let Some(end) = ends.iter().position(|end| *end == number) {
+                if self.random.percent(50) {
+                    self.hang_up(id, Some(end));
+                } else {
+                    // A host that is gone does not even say so.
+                    self.network.connections.remove(&id);
+                }
+            }
+        }
+        let delay = self.random.ms(50, 3000);
+        self.after(delay, Next::Start(number));
+        true
+    }
+
+    /// What was there before is there again.
+    pub(crate) fn check_restarted(&mut self, number: usize) {
+        self.check_model(number, "a restart");
+    }
+
+    fn wipe(&mut self, number: usize) {
+        if !self.kill(number) {
+            return;
+        }
+        self.counts.wipes += 1;
+        let contents: Vec<_> = self.archive.all();
+        for content in contents {
+            let hex = content.to_string();
+            let is_there = |node: &Node| node.root.join("data").join(&hex[..2]).join(&hex).exists();
+            let others = self.nodes.iter().filter(|node| node.number != number);
+            if !others.into_iter().any(is_there) {
+                self.lost.insert(content);
+            }
+        }
+        std::fs::remove_dir_all(&self.nodes[number].root).unwrap();
+        self.nodes[number].disks += 1;
+        self.versions.disk_lost(number);
+        if let Some(model) = &mut self.models[number] {
+            model.clear();
+        }
+    }
+
+    fn settings(&mut self, number: usize) {
+        if !self.nodes[number].is_running() {
+            return;
+        }
+        self.set_clock(number);
+        let parts = self.nodes[number].parts();
+        let mut settings = parts.repository.settings().unwrap();
+        settings.copies = self.random.within(1, 3) as u32;
+        settings.keep = Duration::from_secs(DAY * self.random.within(0, 7));
+        moving::set(parts, &settings).unwrap();
+        self.counts.commits += 1;
+        self.see(number);
+        // as the command does
+        self.handle(number, Event::LocalChanges);
+        self.settle(number);
+    }
+
+    fn sleep(&mut self, days: u64) {
+        for number in 0..self.nodes.len() {
+            self.kill(number);
+        }
+        self.slept += Duration::from_secs(days * DAY);
+    }
+}

@@ -1,0 +1,511 @@
+//! Time, and the executor of what each node's machine decides.
+
+use crate::network::{ConnectionId, Freight, Network, connection};
+use crate::node::{Node, Running, number_at};
+use crate::oracle::{Shown, Versions, look};
+use crate::ports::Archive;
+use crate::random::Random;
+use delugefs::node::moving;
+use delugefs_core::ids::InfoHash;
+use delugefs_core::sync::{Effect, Event, Evidence, LinkId, Message, PullId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What will happen. A node's part happens only in the life that it was meant for.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Wake(usize),
+    Deliver(ConnectionId, usize),
+    /// The event goes to the machine.
+    Tell(usize, u32, Event),
+    /// The repository's writer works.
+    Work(usize, u32, Work),
+    /// The machine hears how that ended.
+    Worked(usize, u32, Work, bool),
+    /// The dialler's attempt arrives.
+    Dial(usize, u32, usize),
+    /// A pull is made.
+    Pull(Fetch),
+    /// The machine hears how it ended.
+    Pulled(Fetch, bool),
+    /// Files are hashed: one begins, one ends.
+    Seal(usize, u32),
+    Sealed(usize, u32),
+    /// Contents are made durable, copied, let go.
+    Upkeep(usize, u32),
+    Start(usize),
+    /// The scenario's own doing.
+    Script(crate::scenario::Action),
+}
+
+/// What the repository's one writer was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    Commit,
+    Rebase,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fetch {
+    pub(crate) by: usize,
+    pub(crate) life: u32,
+    pub(crate) from: usize,
+    pub(crate) pull: PullId,
+}
+
+/// How often things happened.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) acts: u64,
+    pub(crate) refused: u64,
+    pub(crate) commits: u64,
+    pub(crate) rebases: u64,
+    pub(crate) pulls: u64,
+    pub(crate) failed_pulls: u64,
+    pub(crate) kills: u64,
+    pub(crate) wipes: u64,
+    pub(crate) copies: u64,
+    pub(crate) reaped: u64,
+    /// Messages other than heartbeats.
+    pub(crate) talk: u64,
+}
+
+/// How often each node looks after its contents.
+const UPKEEP_EVERY: Duration = Duration::from_secs(2);
+
+pub(crate) struct World {
+    pub(crate) now: Duration,
+    /// Time in which nobody ran.
+    pub(crate) slept: Duration,
+    pub(crate) random: Random,
+    pub(crate) nodes: Vec<Node>,
+    /// What the mounts show that are watched all the time.
+    pub(crate) models: Vec<Option<Shown>>,
+    pub(crate) network: Network,
+    pub(crate) archive: Arc<Archive>,
+    pub(crate) versions: Versions,
+    /// Contents whose last copy went with a disk.
+    pub(crate) lost: BTreeSet<InfoHash>,
+    pub(crate) serial: u64,
+    pub(crate) counts: Counts,
+    /// Percent of pulls that break.
+    pub(crate) failures: u64,
+    pub(crate) is_told: bool,
+    /// Each user works in a folder of his own.
+    pub(crate) is_apart: bool,
+    top: PathBuf,
+    queue: BTreeMap<(Duration, u64), Next>,
+    queued: u64,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.nodes.clear();
+        let _ = std::fs::remove_dir_all(&self.top);
+    }
+}
+
+impl World {
+    pub(crate) fn new(nodes: usize, delay: (u64, u64), mut random: Random, is_told: bool) -> Self {
+        let top = crate::folder();
+        let nodes: Vec<_> = (0..nodes)
+            .map(|number| Node::new(number, &top, &mut random))
+            .collect();
+        Self {
+            now: Duration::ZERO,
+            slept: Duration::ZERO,
+            models: nodes.iter().map(|_| None).collect(),
+            network: Network::new(nodes.len(), delay),
+            nodes,
+            random,
+            archive: Arc::default(),
+            versions: Versions::default(),
+            lost: BTreeSet::new(),
+            serial: 0,
+            counts: Counts::default(),
+            failures: 0,
+            is_told,
+            is_apart: false,
+            top,
+            queue: BTreeMap::new(),
+            queued: 0,
+        }
+    }
+
+    pub(crate) fn log(&self, text: impl FnOnce() -> String) {
+        if self.is_told {
+            println!("{:>10.3} ms  {}", self.now.as_secs_f64() * 1e3, text());
+        }
+    }
+
+    pub(crate) fn after(&mut self, delay: Duration, next: Next) {
+        self.queued += 1;
+        self.queue.insert((self.now + delay, self.queued), next);
+    }
+
+    /// Runs until `end`, or until `is_done` says so after some step; whether it did.
+    pub(crate) fn run(
+        &mut self,
+        end: Duration,
+        mut is_done: impl FnMut(&mut Self) -> bool,
+    ) -> bool {
+        while let Some(entry) = self
+            .queue
+            .first_entry()
+            .filter(|entry| entry.key().0 <= end)
+        {
+            self.now = entry.key().0;
+            let next = entry.remove();
+            self.step(next);
+            if is_done(self) {
+                return true;
+            }
+        }
+        self.now = end;
+        false
+    }
+
+    fn step(&mut self, next: Next) {
+        match next {
+            Next::Wake(node) => self.wake(node),
+            Next::Deliver(id, end) => self.deliver(id, end),
+            Next::Tell(node, life, event) => {
+                if self.is_alive(node, life) {
+                    self.handle(node, event);
+                }
+            }
+            Next::Work(node, life, work) => self.work(node, life, work),
+            Next::Worked(node, life, work, is_done) => self.worked(node, life, work, is_done),
+            Next::Dial(node, life, to) => self.dial_arrives(node, life, to),
+            Next::Pull(fetch) => self.pull(fetch),
+            Next::Pulled(fetch, is_done) => self.pulled(fetch, is_done),
+            Next::Seal(node, life) => self.seal(node, life),
+            Next::Sealed(node, life) => self.sealed(node, life),
+            Next::Upkeep(node, life) => self.upkeep(node, life),
+            Next::Start(node) => self.start(node),
+            Next::Script(action) => self.act(&action),
+        }
+    }
+
+    pub(crate) fn is_alive(&self, node: usize, life: u32) -> bool {
+        self.nodes[node].is_running() && self.nodes[node].life == life
+    }
+
+    fn wake(&mut self, number: usize) {
+        let now = self.now;
+        let clock = self.nodes[number].clock(now);
+        let Some(running) = &mut self.nodes[number].running else {
+            return;
+        };
+        if running.wake == Some(now) {
+            running.wake = None;
+        }
+        if running.sync.wake_at().is_some_and(|at| at <= clock) {
+            self.handle(number, Event::Wake);
+        } else if let Some(at) = running.sync.wake_at() {
+            self.arrange(number, at);
+        }
+    }
+
+    /// Hands an event to a machine and carries out what it wants.
+    pub(crate) fn handle(&mut self, number: usize, event: Event) {
+        let clock = self.nodes[number].clock(self.now);
+        let Some(running) = &mut self.nodes[number].running else {
+            return;
+        };
+        if self.is_told && !is_dull(&event) {
+            let at = self.now.as_secs_f64() * 1e3;
+            println!("{at:>10.3} ms  {number} < {event:?}");
+        }
+        let effects = running.sync.handle(event, clock);
+        let wake = running.sync.wake_at();
+        assert!(wake.is_none_or(|wake| wake > clock), "{number} spins");
+        for effect in effects {
+            self.execute(number, effect);
+        }
+        if let Some(wake) = wake {
+            self.arrange(number, wake);
+        }
+    }
+
+    fn arrange(&mut self, number: usize, wake: Duration) {
+        let at = self.nodes[number].time_of(wake).max(self.now);
+        let Some(running) = &mut self.nodes[number].running else {
+            return;
+        };
+        if running.wake.is_none_or(|arranged| at < arranged) {
+            running.wake = Some(at);
+            self.after(at.saturating_sub(self.now), Next::Wake(number));
+        }
+    }
+
+    fn execute(&mut self, number: usize, effect: Effect) {
+        let life = self.nodes[number].life;
+        match effect {
+            Effect::Commit => self.work_begins(number, Work::Commit),
+            Effect::Rebase => self.work_begins(number, Work::Rebase),
+            Effect::Pull { pull, link, .. } => self.ask(number, pull, link),
+            Effect::Send { link, message } => {
+                let is_talk = !matches!(message, Message::Ping | Message::Pong);
+                self.counts.talk += u64::from(is_talk);
+                self.post(link, Freight::Message(message));
+            }
+            Effect::AskHoldings { link, incarnation } => {
+                self.counts.talk += 1;
+                let wanted = self.nodes[number]
+                    .parts()
+                    .replica
+                    .holdings_wanted(incarnation);
+                self.post(link, Freight::Wanted(incarnation, wanted));
+            }
+            Effect::Dial { address } => {
+                let delay = self.network.delay(&mut self.random) * 2;
+                self.after(delay, Next::Dial(number, life, number_at(address)));
+            }
+            Effect::Disconnect { link, .. } => {
+                let (id, end) = connection(link);
+                self.hang_up(id, Some(end));
+            }
+            Effect::SuspectIdentity { evidence, .. } => self.suspect(number, evidence),
+            Effect::Connected { peer } => {
+                self.log(|| format!("{number} is connected to {peer:?}"));
+                self.nodes[number].parts().replica.cluster_changed();
+            }
+            Effect::Lost { .. } => self.nodes[number].parts().replica.cluster_changed(),
+        }
+    }
+
+    /// No disk was copied here.
+    fn suspect(&self, number: usize, evidence: Evidence) {
+        let parts = self.nodes[number].parts();
+        let is_ours = match evidence {
+            Evidence::Head(commit) => parts.repository.is_known(commit).unwrap(),
+            Evidence::Holdings(seen) => {
+                let positions = parts.replica.positions();
+                let own = positions.get(&self.nodes[number].incarnation());
+                own.is_some_and(|position| *position >= seen)
+            }
+        };
+        assert!(is_ours, "{number} does not know its own {evidence:?}");
+    }
+
+    fn work_begins(&mut self, number: usize, work: Work) {
+        let life = self.nodes[number].life;
+        let delay = self.random.ms(0, 5);
+        self.after(delay, Next::Work(number, life, work));
+    }
+
+    fn work(&mut self, number: usize, life: u32, work: Work) {
+        if !self.is_alive(number, life) {
+            return;
+        }
+        self.set_clock(number);
+        let own = self.nodes[number].incarnation();
+        let parts = self.nodes[number].parts();
+        let before = parts.repository.authors().unwrap();
+        let done = match work {
+            Work::Commit => moving::commit(parts),
+            Work::Rebase => moving::rebase(parts),
+        };
+        let after = parts.repository.authors().unwrap();
+        let has_committed = before.get(&own) != after.get(&own);
+        self.counts.commits += u64::from(has_committed);
+        self.counts.rebases += u64::from(work == Work::Rebase);
+        if let Err(error) = &done {
+            panic!("{number} cannot {work:?}: {error}");
+        }
+        self.log(|| format!("{number} {work:?}, {has_committed} new commit"));
+        self.see(number);
+        let is_slow = self.random.percent(2);
+        let delay = self.random.ms(0, if is_slow { 500 } else { 20 });
+        self.after(delay, Next::Worked(number, life, work, true));
+        self.settle(number);
+    }
+
+    fn worked(&mut self, number: usize, life: u32, work: Work, is_done: bool) {
+        if self.is_alive(number, life) {
+            let outcome = self.nodes[number].parts().outcome(is_done);
+            let event = match work {
+                Work::Commit => Event::CommitFinished(outcome),
+                Work::Rebase => Event::RebaseFinished(outcome),
+            };
+            self.handle(number, event);
+        }
+    }
+
+    pub(crate) fn set_clock(&self, number: usize) {
+        self.nodes[number].set_clock(self.now + self.slept);
+    }
+
+    /// Looks at a mount that has moved, if it is watched.
+    pub(crate) fn see(&mut self, number: usize) {
+        if self.models[number].is_some()
+            && let Some(running) = &mut self.nodes[number].running
+        {
+            let shown = look(running);
+            self.versions.check(number, &shown);
+            self.models[number] = Some(shown);
+        }
+    }
+
+    /// Hears what the filesystem has to say.
+    pub(crate) fn settle(&mut self, number: usize) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let life = self.nodes[number].life;
+        let events = Arc::clone(&self.nodes[number].parts().events);
+        if events.unsealed.swap(false, Relaxed) {
+            let delay = self.random.ms(0, 50);
+            self.after(delay, Next::Seal(number, life));
+        }
+        if events.pending.swap(false, Relaxed) {
+            self.handle(number, Event::LocalChanges);
+        }
+    }
+
+    fn seal(&mut self, number: usize, life: u32) {
+        if self.is_alive(number, life) {
+            self.set_clock(number);
+            let running = self.nodes[number].running.as_mut();
+            if running.is_some_and(Running::seal_begin) {
+                let delay = self.random.ms(0, 30);
+                self.after(delay, Next::Sealed(number, life));
+            }
+            self.settle(number);
+        }
+    }
+
+    fn sealed(&mut self, number: usize, life: u32) {
+        if !self.is_alive(number, life) {
+            return;
+        }
+        self.set_clock(number);
+        if let Some(running) = &mut self.nodes[number].running {
+            running.seal_end();
+        }
+        // more may wait, and what failed is tried again
+        let is_full = self.is_full(number);
+        let unsealed = self.nodes[number].filesystem().status().unsealed;
+        if unsealed > 0 {
+            let delay = Duration::from_millis(if is_full { 2000 } else { 5 });
+            self.after(delay, Next::Seal(number, life));
+        }
+        self.settle(number);
+    }
+
+    pub(crate) fn is_full(&self, number: usize) -> bool {
+        let faults = &self.nodes[number].faults;
+        faults.is_full.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn upkeep(&mut self, number: usize, life: u32) {
+        if !self.is_alive(number, life) {
+            return;
+        }
+        self.set_clock(number);
+        let reaped = self.nodes[number].parts().reap();
+        self.counts.reaped += reaped as u64;
+        self.copy_contents(number);
+        let said = self.nodes[number].parts().sync_contents();
+        if said || reaped > 0 {
+            let positions = self.nodes[number].parts().replica.positions();
+            self.handle(number, Event::HoldingsChanged(positions));
+        }
+        self.after(UPKEEP_EVERY, Next::Upkeep(number, life));
+    }
+
+    /// Asks for a pull, over a link.
+    fn ask(&mut self, number: usize, pull: PullId, over: LinkId) {
+        self.counts.pulls += 1;
+        let (id, end) = connection(over);
+        let from = self.network.connections.get(&id).map(|c| c.ends[1 - end]);
+        let fetch = Fetch {
+            by: number,
+            life: self.nodes[number].life,
+            from: from.unwrap_or(number),
+            pull,
+        };
+        let mut delay = self.network.delay(&mut self.random) * 2;
+        if self.random.percent(self.failures) {
+            delay += self.random.ms(500, 4000);
+        }
+        self.after(delay, Next::Pull(fetch));
+    }
+
+    fn pull(&mut self, fetch: Fetch) {
+        if !self.is_alive(fetch.by, fetch.life) {
+            return;
+        }
+        let is_reached = fetch.by != fetch.from
+            && self.network.joined(fetch.by, fetch.from)
+            && self.nodes[fetch.from].is_running();
+        let breaks_after = match self.random.percent(self.failures) {
+            true => Some(self.random.within(0, 3000)),
+            false => None,
+        };
+        let is_done = is_reached && {
+            let to = self.nodes[fetch.by].parts().repository.clone();
+            let from = self.nodes[fetch.from].parts().repository.clone();
+            let own = self.nodes[fetch.by].incarnation();
+            let pulled = crate::wire::pull(&to, own, &from, breaks_after);
+            let is_excused = breaks_after.is_some();
+            assert!(pulled.is_ok() || is_excused, "a pull fails: {pulled:?}");
+            pulled.is_ok()
+        };
+        self.counts.failed_pulls += u64::from(!is_done);
+        let delay = match is_done {
+            true => self.random.ms(0, 10),
+            false => self.random.ms(1, 3000),
+        };
+        let Fetch { by, from, .. } = fetch;
+        self.log(|| format!("{by} has pulled from {from}: {is_done}"));
+        self.after(delay, Next::Pulled(fetch, is_done));
+    }
+
+    fn pulled(&mut self, fetch: Fetch, is_done: bool) {
+        if self.is_alive(fetch.by, fetch.life) {
+            // read now: heads of two pulls that end close together must not be told in the wrong order
+            let outcome = self.nodes[fetch.by].parts().outcome(is_done);
+            let pull = fetch.pull;
+            self.handle(fetch.by, Event::PullFinished { pull, outcome });
+        }
+    }
+
+    /// Starts a node; it and those it can find hear of each other.
+    fn start(&mut self, number: usize) {
+        if self.nodes[number].is_running() {
+            return;
+        }
+        self.set_clock(number);
+        let seed = self.random.next();
+        let archive = Arc::clone(&self.archive);
+        let started = self.nodes[number].start(&archive);
+        started.unwrap_or_else(|error| panic!("{number} does not start: {error}"));
+        self.log(|| format!("{number} starts"));
+        self.check_restarted(number);
+        let events = self.nodes[number].boot(seed);
+        self.see(number);
+        for event in events {
+            self.handle(number, event);
+        }
+        self.settle(number);
+        let life = self.nodes[number].life;
+        let first = self.random.ms(0, 2000);
+        self.after(first, Next::Upkeep(number, life));
+        for other in 0..self.nodes.len() {
+            self.discover(number, other);
+            self.discover(other, number);
+        }
+    }
+}
+
+/// Heartbeats and the like, which a replay leaves out.
+fn is_dull(event: &Event) -> bool {
+    let is_beat = |message: &Message| matches!(message, Message::Ping | Message::Pong);
+    match event {
+        Event::Wake | Event::Heard { .. } => true,
+        Event::Received { message, .. } => is_beat(message),
+        _ => false,
+    }
+}
