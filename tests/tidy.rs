@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// A foreign or own crate and the only places that may name it.
-const DOORS: [(&str, &[&str]); 6] = [
+const DOORS: [(&str, &[&str]); 7] = [
     ("gix", &["metadata-repo"]),
     ("librqbit", &["torrent", "tests", "metadata-repo"]),
     ("fuser", &["src/fuse"]),
-    ("mdns_sd", &["discovery"]),
+    ("mdns_sd", &["discovery/src/mdns.rs", "discovery/tests"]),
+    ("zeroconf", &["discovery/src/avahi/session.rs"]),
     ("snow", &["src/link"]),
     (
         "delugefs",

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// Claims remembered: far more than a volume has nodes; beyond it new ones are ignored.
-const CLAIMS_MAX: usize = 4096;
+pub(crate) const CLAIMS_MAX: usize = 4096;
 
 /// One thing that makes a claim: an `mDNS` instance, or a registry file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,21 +1,27 @@
 //! Who is there: nodes of any volume on the local network and on this host.
 //!
-//! Two sources feed one picture. `mDNS` (`_delugefs._tcp.local.`) reaches the local network; the
-//! registry directory reaches nodes on the same host, where there may be no network at all. What
+//! Two sources feed one picture. `mDNS` (`_delugefs._tcp.local.`) reaches the local network, spoken by
+//! this process or, with the feature `avahi`, by the host's Avahi; the registry directory reaches nodes on the same host, where there may be no network at all. What
 //! they say is a hint and nothing more: the link authenticates whoever answers.
 //!
 //! Invariant: every node that was [`Event::Found`] and is no longer claimed by any source is
 //! [`Event::Lost`] once. Nothing here survives a crash: the registry's files die with the process
 //! that holds their lock, `mDNS` records expire.
 
+#[cfg(any(feature = "avahi", test))]
+#[cfg_attr(not(feature = "avahi"), allow(dead_code))]
+mod avahi;
 pub mod fuzzing;
 mod known;
 mod mdns;
+mod multicast;
 mod record;
 pub mod registry;
 
 use delugefs_core::ids::{NodeId, VolumeId};
 use known::{Known, Sighting};
+use multicast::Multicast;
+pub use multicast::Responder;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -61,8 +67,8 @@ pub enum Event {
 /// Where to look (and, for a node, where to announce).
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// Multicast DNS on every interface but the loopback.
-    pub mdns: bool,
+    /// Multicast DNS on every interface but the loopback, and who speaks it; `None`: no multicast at all.
+    pub mdns: Option<Responder>,
     /// Registry directories, all of them read; a node announces itself in the first that can be used.
     pub registry: Vec<PathBuf>,
 }
@@ -85,7 +91,7 @@ pub struct Announcement {
 pub enum DiscoveryError {
     /// The multicast DNS part could not be set up.
     #[error("cannot start multicast DNS: {0}")]
-    Mdns(#[from] mdns_sd::Error),
+    Mdns(String),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -94,7 +100,7 @@ pub enum DiscoveryError {
 /// Running discovery. Dropping it says goodbye without waiting; dropping the receiver of its events ends it, too.
 #[derive(Debug)]
 pub struct Discovery {
-    mdns: Option<mdns::Mdns>,
+    multicast: Option<Box<dyn Multicast>>,
     registry: Option<registry::Registry>,
 }
 
@@ -128,19 +134,22 @@ impl Discovery {
                 outlet.clone(),
             )?)
         };
-        let mdns = if sources.mdns {
-            Some(mdns::Mdns::start(announcement, outlet)?)
-        } else {
-            None
+        let multicast = match sources.mdns {
+            Some(responder) => Some(multicast::start(responder, announcement, outlet)?),
+            None => None,
         };
-        Ok((Self { mdns, registry }, receiver))
+        let running = Self {
+            multicast,
+            registry,
+        };
+        Ok((running, receiver))
     }
 
-    /// Asks the network whether a node still answers, after its link broke: if not, it is lost
-    /// within 3 s instead of when its record expires (2 min).
+    /// Asks whether a node is still there, after its link broke: if not, it is lost within 3 s instead of
+    /// when its record expires (2 min). Avahi can only be asked for what it still believes, and where.
     pub fn verify(&self, node: NodeId) {
-        if let Some(mdns) = &self.mdns {
-            mdns.verify(node);
+        if let Some(multicast) = &self.multicast {
+            multicast.verify(node);
         }
     }
 
@@ -149,8 +158,8 @@ impl Discovery {
         if let Some(registry) = self.registry.take() {
             registry.stop(STOP_WAIT_MAX);
         }
-        if let Some(mdns) = self.mdns.take() {
-            mdns.stop(STOP_WAIT_MAX);
+        if let Some(multicast) = self.multicast.take() {
+            multicast.stop(STOP_WAIT_MAX);
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Multicast DNS: one service instance per node, `_delugefs._tcp.local.` (RFC 6762, 6763).
+//! Multicast DNS by this process: one service instance per node, `_delugefs._tcp.local.` (RFC 6762, 6763).
 //!
 //! Instance and host names are the node id, so that hosts of one name (containers, network
 //! namespaces) do not answer for each other and no probing for conflicts is needed: existing nodes
 //! hear of a new one within milliseconds and connect to it.
 
 use crate::known::{Sighting, Source};
+use crate::multicast::{Multicast, OWN_NAME_WAIT_MAX, VERIFY_WAIT_MAX};
 use crate::record::{TXT_VERSION, peer_from_txt, volume_name_fits};
 use crate::{ADDRESSES_MAX, Announcement, DiscoveryError, Outlet, Peer};
 use delugefs_core::ids::NodeId;
@@ -18,12 +19,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const SERVICE: &str = "_delugefs._tcp.local.";
-
-/// How long our own name may take to come back before the owner is told.
-const OWN_NAME_WAIT_MAX: Duration = Duration::from_secs(3);
-
-/// How long a node that is asked for may take to answer before its record is dropped.
-const VERIFY_WAIT_MAX: Duration = Duration::from_secs(3);
 
 const OWN_NAME_MISSING: &str = "multicast DNS does not hear itself: other hosts will not be found. \
     Either no network interface is up, or a firewall drops UDP port 5353, or avahi-daemon keeps the \
@@ -48,13 +43,13 @@ impl Mdns {
         announcement: Option<&Announcement>,
         outlet: Outlet,
     ) -> Result<Self, DiscoveryError> {
-        let daemon = ServiceDaemon::new()?;
+        let daemon = ServiceDaemon::new().map_err(|error| cannot_start(&error))?;
         let started = Self::set_up(&daemon, announcement);
         let (own, browser) = match started {
             Ok(started) => started,
             Err(error) => {
                 let _ = daemon.shutdown();
-                return Err(error.into());
+                return Err(cannot_start(&error));
             }
         };
         let name = own.clone();
@@ -79,15 +74,21 @@ impl Mdns {
         let browser = daemon.browse(SERVICE)?;
         Ok((own, browser))
     }
+}
 
-    pub(crate) fn verify(&self, node: NodeId) {
+fn cannot_start(error: &mdns_sd::Error) -> DiscoveryError {
+    DiscoveryError::Mdns(error.to_string())
+}
+
+impl Multicast for Mdns {
+    fn verify(&self, node: NodeId) {
         let name = format!("{node}.{SERVICE}");
         if let Err(error) = self.daemon.verify(name, VERIFY_WAIT_MAX) {
             tracing::debug!(%node, %error, "cannot ask whether a node is still there");
         }
     }
 
-    pub(crate) fn stop(mut self, wait: Duration) {
+    fn stop(mut self: Box<Self>, wait: Duration) {
         let until = Instant::now() + wait;
         if let Some(own) = self.own.take()
             && let Ok(done) = self.daemon.unregister(&own)

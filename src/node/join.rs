@@ -5,7 +5,7 @@ use crate::cli::{Options, background};
 use crate::net::{self, Gate, ask};
 use crate::root::{VolumeName, random};
 use delugefs_core::ids::VolumeId;
-use delugefs_discovery::{Discovery, Event, Sources};
+use delugefs_discovery::{Discovery, Event, Responder, Sources};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) fn sources(options: &Options) -> Sources {
         None => delugefs_discovery::registry::standard_directories(),
     };
     Sources {
-        mdns: options.mdns,
+        mdns: options.mdns.then(Responder::default),
         registry,
     }
 }

@@ -21,7 +21,7 @@ fn node(n: u8) -> Announcement {
 
 fn sources(directory: &Path) -> Sources {
     Sources {
-        mdns: false,
+        mdns: None,
         registry: vec![directory.join("registry")],
     }
 }
