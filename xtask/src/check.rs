@@ -11,6 +11,7 @@ const LONG_CASES: &str = "50000";
 pub(crate) fn test(long: bool) -> Result<()> {
     setup::ensure(setup::TESTS)?;
     run(cargo().args(["test", "--workspace", "--locked"]))?;
+    test_avahi()?;
     if long {
         run(cargo().args([
             "test",
@@ -33,11 +34,32 @@ pub(crate) fn test(long: bool) -> Result<()> {
     Ok(())
 }
 
+/// The feature is chosen beside the whole workspace, so that all that does not depend on it is built once.
+fn test_avahi() -> Result<()> {
+    setup::ensure(setup::AVAHI_BUILD)?;
+    setup::ensure(setup::AVAHI_TESTS)?;
+    let feature = ["--workspace", "--features", "delugefs-discovery/avahi"];
+    run(cargo()
+        .args(["test", "--locked", "--test", "avahi"])
+        .args(feature))
+}
+
+fn check_avahi() -> Result<()> {
+    setup::ensure(setup::AVAHI_BUILD)?;
+    let lints = ["clippy", "--workspace", "--all-targets", "--locked"];
+    let feature = ["--features", "delugefs/avahi"];
+    run(cargo()
+        .args(lints)
+        .args(feature)
+        .args(["--", "-D", "warnings"]))
+}
+
 /// Formatting, lints, docs and dependencies; warnings are errors.
 pub(crate) fn check() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     let lints = ["clippy", "--workspace", "--all-targets", "--locked"];
     run(cargo().args(lints).args(["--", "-D", "warnings"]))?;
+    check_avahi()?;
     run(cargo()
         .args(["doc", "--workspace", "--no-deps", "--locked"])
         .env("RUSTDOCFLAGS", "-D warnings"))?;

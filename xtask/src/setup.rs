@@ -33,6 +33,19 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("openssl", "libssl-dev"),
 ];
 
+/// What the feature `avahi` is built with.
+pub(crate) const AVAHI_BUILD: &[Tool] = &[
+    tool("libclang.so", "libclang-dev"),
+    tool("avahi-client/client.h", "libavahi-client-dev"),
+];
+
+/// What its tests run, privately, beside whatever runs on this host.
+pub(crate) const AVAHI_TESTS: &[Tool] = &[
+    tool("avahi-daemon", "avahi-daemon"),
+    tool("avahi-browse", "avahi-utils"),
+    tool("dbus-daemon", "dbus-daemon"),
+];
+
 /// Makes sure that all tools are here.
 pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
     let missing: Vec<&str> = tools
@@ -65,6 +78,20 @@ fn present(tool: &Tool) -> bool {
     match tool.package {
         "python3-libtorrent" => Path::new("/usr/share/doc/python3-libtorrent").exists(),
         "libssl-dev" => Path::new("/usr/include/openssl/ssl.h").exists(),
+        "libavahi-client-dev" => Path::new("/usr/include/avahi-client/client.h").exists(),
+        "libclang-dev" => libclang_present(),
         _ => find_program(tool.program).is_some(),
     }
+}
+
+/// Each version of LLVM has a folder of its own.
+fn libclang_present() -> bool {
+    let Ok(folders) = std::fs::read_dir("/usr/lib") else {
+        return false;
+    };
+    let mut libraries = folders
+        .flatten()
+        .filter(|folder| folder.file_name().to_string_lossy().starts_with("llvm"))
+        .map(|folder| folder.path().join("lib/libclang.so"));
+    libraries.any(|library| library.exists())
 }
