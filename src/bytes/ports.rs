@@ -132,31 +132,22 @@ pub struct Holders {
 
 impl PeerSource for Holders {
     fn peers(&self, info_hash: &InfoHash) -> Vec<SocketAddr> {
-        let holders: BTreeSet<_> = self.replica.holders(info_hash).into_iter().collect();
-        let members = lock(&self.members);
-        let connected = || {
-            members
-                .iter()
-                .filter_map(|(_, member)| Some((member, member.address?)))
-        };
-        let known: Vec<_> = connected()
-            .filter(|(member, _)| holders.contains(&member.incarnation))
-            .map(|(_, address)| address)
-            .collect();
-        match known.is_empty() {
-            false => known,
-            true => connected().map(|(_, address)| address).collect(),
+        let known = self.holders(info_hash);
+        if !known.is_empty() {
+            return known;
         }
+        let members = lock(&self.members);
+        members.iter().filter_map(|(_, m)| m.address).collect()
     }
 
-    /// A node that came back counts, and one that has appeared just now only if it says that it has the bytes.
-    fn has_holder(&self, info_hash: &InfoHash) -> bool {
-        let holders = self.replica.holders(info_hash);
+    /// The nodes that are connected and say that they have the bytes.
+    fn holders(&self, info_hash: &InfoHash) -> Vec<SocketAddr> {
+        let holders: BTreeSet<_> = self.replica.holders(info_hash).into_iter().collect();
         let members = lock(&self.members);
-        let mut connected = members
-            .iter()
-            .filter(|(_, member)| member.address.is_some());
-        connected.any(|(_, member)| holders.contains(&member.incarnation))
+        let held = members.iter().map(|(_, member)| member);
+        held.filter(|member| holders.contains(&member.incarnation))
+            .filter_map(|member| member.address)
+            .collect()
     }
 
     fn waited_in_vain(&self, info_hash: &InfoHash) {

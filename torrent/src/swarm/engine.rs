@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use delugefs_core::ids::InfoHash;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -261,10 +262,17 @@ impl Engine {
     }
 
     pub(crate) fn peers_changed(&self, info_hash: &InfoHash) {
-        if self.unavailable.contains(info_hash) && self.source.has_holder(info_hash) {
-            self.unavailable.remove(info_hash);
-        }
+        let holders = || self.source.holders(info_hash);
+        self.unavailable.remove_if_found(info_hash, holders);
         self.tell(info_hash, Command::PeersChanged);
+    }
+
+    /// Reads of the content fail at once, until a holder other than those who have not answered appears.
+    pub(crate) fn waited_in_vain(&self, info_hash: InfoHash) {
+        let holders = self.source.holders(&info_hash).into_iter().collect();
+        if self.unavailable.insert(info_hash, holders) {
+            self.source.waited_in_vain(&info_hash);
+        }
     }
 
     /// Any content may have other peers now.
@@ -314,42 +322,95 @@ fn note_layout(status: &Mutex<ContentStatus>, layout: &Layout) {
     status.pieces = layout.pieces();
 }
 
-/// Contents for which a read has waited in vain.
+/// Contents for which a read has waited in vain, with the addresses of the holders that did not answer.
 #[derive(Default)]
-pub(crate) struct Unavailable(Mutex<(BTreeSet<InfoHash>, VecDeque<InfoHash>)>);
+pub(crate) struct Unavailable(Mutex<Vain>);
+
+#[derive(Default)]
+struct Vain {
+    contents: BTreeMap<InfoHash, BTreeSet<SocketAddr>>,
+    order: VecDeque<InfoHash>,
+}
+
+impl Vain {
+    fn remove(&mut self, info_hash: &InfoHash) {
+        if self.contents.remove(info_hash).is_some() {
+            self.order.retain(|other| other != info_hash);
+        }
+    }
+}
 
 impl Unavailable {
     pub(crate) fn contains(&self, info_hash: &InfoHash) -> bool {
-        self.lock().0.contains(info_hash)
+        self.lock().contents.contains_key(info_hash)
     }
 
     fn all(&self) -> BTreeSet<InfoHash> {
-        self.lock().0.clone()
+        self.lock().contents.keys().copied().collect()
     }
 
     /// Whether it was not yet among them.
-    pub(crate) fn insert(&self, info_hash: InfoHash) -> bool {
-        let (set, order) = &mut *self.lock();
-        let new = set.insert(info_hash);
+    fn insert(&self, info_hash: InfoHash, holders: BTreeSet<SocketAddr>) -> bool {
+        let vain = &mut *self.lock();
+        let new = vain.contents.insert(info_hash, holders).is_none();
         if new {
-            order.push_back(info_hash);
+            vain.order.push_back(info_hash);
         }
-        if order.len() > UNAVAILABLE_MAX
-            && let Some(oldest) = order.pop_front()
+        if vain.order.len() > UNAVAILABLE_MAX
+            && let Some(oldest) = vain.order.pop_front()
         {
-            set.remove(&oldest);
+            vain.contents.remove(&oldest);
         }
         new
     }
 
     pub(crate) fn remove(&self, info_hash: &InfoHash) {
-        let (set, order) = &mut *self.lock();
-        if set.remove(info_hash) {
-            order.retain(|other| other != info_hash);
+        self.lock().remove(info_hash);
+    }
+
+    /// Takes it out if there is a holder that was not there when it was waited for, or was away since.
+    fn remove_if_found(&self, info_hash: &InfoHash, holders: impl FnOnce() -> Vec<SocketAddr>) {
+        if !self.contains(info_hash) {
+            return;
+        }
+        // asked for outside the lock
+        let holders: BTreeSet<SocketAddr> = holders().into_iter().collect();
+        let vain = &mut *self.lock();
+        let Some(silent) = vain.contents.get_mut(info_hash) else {
+            return;
+        };
+        silent.retain(|address| holders.contains(address));
+        if *silent != holders {
+            vain.remove(info_hash);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (BTreeSet<InfoHash>, VecDeque<InfoHash>)> {
+    fn lock(&self) -> MutexGuard<'_, Vain> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_holder_ends_it_and_so_does_one_that_was_away() {
+        const CONTENT: InfoHash = InfoHash::new([1; 20]);
+        let [silent, other] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let unavailable = Unavailable::default();
+        let after = |vain: &[SocketAddr], news: &[&[SocketAddr]]| {
+            unavailable.insert(CONTENT, vain.iter().copied().collect());
+            for holders in news {
+                unavailable.remove_if_found(&CONTENT, || holders.to_vec());
+            }
+            unavailable.contains(&CONTENT)
+        };
+        assert!(after(&[silent], &[&[silent], &[]]));
+        assert!(!after(&[silent], &[&[silent, other]]));
+        assert!(!after(&[silent], &[&[], &[silent]]));
+        assert!(after(&[], &[&[], &[]]));
+        assert!(!after(&[], &[&[other]]));
+        assert!(unavailable.lock().order.is_empty());
     }
 }

@@ -23,10 +23,10 @@ pub trait PeerSource: Send + Sync {
     /// not block.
     fn peers(&self, info_hash: &InfoHash) -> Vec<SocketAddr>;
 
-    /// Whether somebody who holds it can be reached: then reads of a content that had waited in vain wait again. Must
-    /// not block.
-    fn has_holder(&self, info_hash: &InfoHash) -> bool {
-        !self.peers(info_hash).is_empty()
+    /// Addresses of those who hold all of it and can be reached, as far as known now: when a new one appears, reads
+    /// of a content that had waited in vain wait again. Must not block.
+    fn holders(&self, info_hash: &InfoHash) -> Vec<SocketAddr> {
+        self.peers(info_hash)
     }
 
     /// A read has waited in vain for bytes that nobody sends. Told once until a holder appears. Must not block.

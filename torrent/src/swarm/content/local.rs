@@ -156,8 +156,8 @@ impl Content {
     ) {
         let now = Instant::now();
         self.last_use = now;
-        if self.engine.unavailable.contains(&self.info_hash) && !self.scheduler.held(pieces.clone())
-        {
+        let is_answered = self.scheduler.answered(pieces.clone());
+        if self.engine.unavailable.contains(&self.info_hash) && !is_answered {
             let _ = reply.send(Err(ReadError::Unavailable));
             self.probe(now);
             return;
@@ -197,9 +197,7 @@ impl Content {
     }
 
     pub(super) fn expired(&mut self, id: NeedId) {
-        if self.engine.unavailable.insert(self.info_hash) {
-            self.engine.source.waited_in_vain(&self.info_hash);
-        }
+        self.engine.waited_in_vain(self.info_hash);
         self.end_need(id, Err(ReadError::TimedOut));
     }
 

@@ -186,6 +186,7 @@ impl Content {
             Effect::Ban(key) => self.ban(key, "sent a wrong piece"),
             Effect::NeedMet(id) => self.end_need(id, Ok(())),
             Effect::NeedExpired(id) => self.expired(id),
+            Effect::Holder => self.engine.unavailable.remove(&self.info_hash),
             Effect::Complete => self.finish(),
         }
     }

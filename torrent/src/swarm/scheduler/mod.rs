@@ -90,6 +90,8 @@ pub(crate) enum Effect {
     NeedMet(NeedId),
     /// A need has waited in vain.
     NeedExpired(NeedId),
+    /// A peer that has all that is missing here begins to answer.
+    Holder,
     /// The last piece is here.
     Complete,
 }
@@ -271,6 +273,7 @@ impl Scheduler {
     /// Without the Fast extension a choke drops what was asked (BEP 3).
     fn choked(&mut self, key: PeerKey, now: Instant) {
         self.release_all(key);
+        self.reset_exclusive(key);
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.choking = true;
             peer.late.clear();
@@ -281,15 +284,32 @@ impl Scheduler {
     fn unchoked(&mut self, key: PeerKey, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.choking = false;
-            peer.stalled = false;
+            peer.answers();
         }
+        self.note_holder(key);
         self.fill(key, now);
+    }
+
+    fn note_holder(&mut self, key: PeerKey) {
+        let has_the_rest = |peer: &Peer| peer.useful == self.missing;
+        if self.missing > 0 && self.peers.get(&key).is_some_and(has_the_rest) {
+            self.effects.push(Effect::Holder);
+        }
     }
 
     fn queue(&mut self, key: PeerKey, requests: usize) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.set_queue(requests);
         }
+    }
+
+    /// Begins anew the pieces that only this peer may deliver: it will not, and others would never be asked.
+    fn reset_exclusive(&mut self, key: PeerKey) {
+        let pieces = (self.active.iter())
+            .filter(|(_, active)| active.exclusive == Some(key))
+            .map(|(piece, _)| *piece)
+            .filter(|piece| self.status[*piece as usize] == Status::Active);
+        self.reset_each(pieces.collect());
     }
 
     /// Takes back all that a peer was asked for.
@@ -316,8 +336,12 @@ impl Scheduler {
         if asked.is_none() && !peer.late.remove(&block) {
             return;
         }
+        let was_silent = peer.answers();
         peer.received(size, asked, now);
         let hungry = peer.hungry();
+        if was_silent {
+            self.note_holder(key);
+        }
         self.receive(key, block, asked.is_some_and(|asked| !asked.released));
         if hungry {
             self.fill(key, now);

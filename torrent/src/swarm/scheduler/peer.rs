@@ -31,6 +31,8 @@ pub(super) struct Peer {
     pub(super) last_block: Instant,
     /// It owed blocks and sent none for [`super::super::limits::STALL`]: nothing new is asked of it.
     pub(super) stalled: bool,
+    /// A read has waited in vain for pieces that it has; it has neither sent a block since, nor let us ask anew.
+    pub(super) silent: bool,
     /// It was among several who made a wrong piece: it gets whole pieces only, until one is right.
     pub(super) suspected: bool,
     pub(super) wrong: u32,
@@ -50,6 +52,7 @@ impl Peer {
             late: BTreeSet::new(),
             last_block: now,
             stalled: false,
+            silent: false,
             suspected: false,
             wrong: 0,
             queue: REQUESTS_QUEUED,
@@ -94,9 +97,14 @@ impl Peer {
         self.room() > self.pipeline() / 8
     }
 
+    /// It sends something: whether it was silent before.
+    pub(super) fn answers(&mut self) -> bool {
+        self.stalled = false;
+        std::mem::replace(&mut self.silent, false)
+    }
+
     pub(super) fn received(&mut self, bytes: u32, asked: Option<Asked>, now: Instant) {
         self.last_block = now;
-        self.stalled = false;
         self.rate.add(bytes);
         if let Some(asked) = asked {
             let latency = now.saturating_duration_since(asked.at);

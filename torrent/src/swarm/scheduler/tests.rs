@@ -81,7 +81,7 @@ impl World {
             Effect::NeedMet(id) => drop(self.met.insert(*id)),
             Effect::NeedExpired(id) => drop(self.expired.insert(*id)),
             Effect::Complete => self.complete = true,
-            Effect::Interested(..) => {}
+            Effect::Interested(..) | Effect::Holder => {}
         }
     }
 
@@ -278,6 +278,31 @@ fn among_several_authors_only_the_liar_is_banned() {
     assert!(!world.log.contains(&Effect::Ban(honest)));
 }
 
+/// Found by `everything_arrives_in_the_end`: the piece was kept for a suspected peer that no longer let us ask.
+#[test]
+fn a_suspected_peer_that_chokes_leaves_its_piece_to_others() {
+    let mut world = World::new(1);
+    let [left, right] = [1, 2].map(|key| world.join(key, |_| true));
+    world.liars.insert(left);
+    world.event(Event::Fetch(true));
+    // both have a part in a wrong piece
+    world.event(Event::Choked(right));
+    assert!(world.deliver(left) && world.deliver(left));
+    world.asked.get_mut(&left).unwrap().clear();
+    world.event(Event::Choked(left));
+    world.event(Event::Unchoked(right));
+    assert!(world.deliver(right) && world.deliver(right));
+    world.verify();
+    assert!(world.banned.is_empty());
+    // one is to make it alone, and chokes
+    let alone = world.asked.iter().find(|(_, asked)| !asked.is_empty());
+    let alone = *alone.unwrap().0;
+    world.asked.get_mut(&alone).unwrap().clear();
+    world.event(Event::Choked(alone));
+    let honest = world.join(3, |_| true);
+    assert_eq!(world.pieces_asked(honest), [0]);
+}
+
 #[test]
 fn a_need_ends_when_nobody_sends_and_not_before() {
     let mut world = World::new(8);
@@ -294,6 +319,47 @@ fn a_need_ends_when_nobody_sends_and_not_before() {
     assert_eq!(world.expired, BTreeSet::from([NeedId(2)]));
     world.pass(Duration::from_secs(5));
     assert_eq!(world.expired.len(), 2);
+}
+
+#[test]
+fn who_was_waited_for_in_vain_counts_again_when_it_answers() {
+    let mut world = World::new(8);
+    world.scheduler.set_wait(Duration::from_secs(5));
+    let (whole, part) = (world.join(1, |_| true), world.join(2, |piece| piece < 2));
+    world.event(Event::Need(NeedId(1), 4..5));
+    world.pass(Duration::from_secs(3));
+    world.event(Event::Need(NeedId(2), 6..7));
+    world.event(Event::Need(NeedId(3), 0..1));
+    assert!(world.deliver(part));
+    world.pass(Duration::from_secs(2));
+    // the second has not waited long, but for the same peer; the third has another, which sends
+    assert_eq!(world.expired, BTreeSet::from([NeedId(1), NeedId(2)]));
+    assert!(!world.scheduler.answered(4..5) && world.scheduler.held(4..5));
+    assert!(world.scheduler.answered(0..2));
+
+    world.log.clear();
+    assert!(world.deliver(part));
+    assert!(!world.log.contains(&Effect::Holder), "it has a part only");
+    assert!(world.deliver(whole));
+    assert!(world.log.contains(&Effect::Holder));
+    assert!(world.scheduler.answered(4..7));
+    world.log.clear();
+    assert!(world.deliver(whole));
+    assert!(!world.log.contains(&Effect::Holder), "it was told");
+}
+
+#[test]
+fn who_lets_us_ask_anew_answers() {
+    let mut world = World::new(4);
+    world.scheduler.set_wait(Duration::from_secs(5));
+    let key = world.join(1, |_| true);
+    world.event(Event::Choked(key));
+    world.event(Event::Need(NeedId(1), 0..1));
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.expired.len(), 1);
+    assert!(!world.scheduler.answered(0..1));
+    assert_eq!(world.event(Event::Unchoked(key))[0], Effect::Holder);
+    assert!(world.scheduler.answered(0..1));
 }
 
 #[test]

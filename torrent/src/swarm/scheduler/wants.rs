@@ -1,5 +1,6 @@
 //! What is wanted: reads that wait, readers that read on, replication.
 
+use super::peer::Peer;
 use super::piece::Status;
 use super::{Effect, NeedId, ReaderId, Scheduler};
 use std::ops::Range;
@@ -27,6 +28,13 @@ impl Scheduler {
     pub(crate) fn held(&self, pieces: Range<u32>) -> bool {
         self.missing_of(pieces)
             .all(|piece| self.peers.values().any(|peer| peer.has.contains(piece)))
+    }
+
+    /// The same, of peers that no read has just waited for in vain.
+    pub(crate) fn answered(&self, pieces: Range<u32>) -> bool {
+        let answers = |peer: &Peer, piece| !peer.silent && peer.has.contains(piece);
+        self.missing_of(pieces)
+            .all(|piece| self.peers.values().any(|peer| answers(peer, piece)))
     }
 
     /// Nobody who is connected has anything that is missing here.
@@ -85,19 +93,35 @@ impl Scheduler {
     }
 
     /// A need ends when for a whole wait none of those who have its pieces sent anything; and with it those
-    /// whose pieces nobody has.
+    /// whose pieces nobody else has.
     pub(super) fn expire(&mut self, now: Instant) {
         let expired = |need: &Need| now.saturating_duration_since(self.progress(need)) >= self.wait;
-        if !self.needs.values().any(expired) {
+        let vain: Vec<Range<u32>> = (self.needs.values())
+            .filter(|need| expired(need))
+            .map(|need| need.pieces.clone())
+            .collect();
+        if vain.is_empty() {
             return;
         }
+        for pieces in &vain {
+            self.note_silence(pieces.clone());
+        }
+        let expired = |need: &Need| now.saturating_duration_since(self.progress(need)) >= self.wait;
         let ended: Vec<NeedId> = (self.needs.iter())
-            .filter(|(_, need)| expired(need) || !self.held(need.pieces.clone()))
+            .filter(|(_, need)| expired(need) || !self.answered(need.pieces.clone()))
             .map(|(id, _)| *id)
             .collect();
         for id in ended {
             self.needs.remove(&id);
             self.effects.push(Effect::NeedExpired(id));
+        }
+    }
+
+    /// Those who have these pieces have been waited for in vain.
+    fn note_silence(&mut self, pieces: Range<u32>) {
+        let missing: Vec<u32> = self.missing_of(pieces).collect();
+        for peer in self.peers.values_mut() {
+            peer.silent |= missing.iter().any(|piece| peer.has.contains(*piece));
         }
     }
 

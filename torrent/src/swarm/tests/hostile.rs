@@ -4,7 +4,7 @@ use super::download::until;
 use super::support::{Node, bytes, config, info_of};
 use crate::metainfo::Info;
 use crate::swarm::wire::{BlockRequest, HANDSHAKE_BYTES, Handshake, Message, PeerId, encode};
-use crate::swarm::{ReadError, TcpConnector};
+use crate::swarm::{ReadError, StoredContent, TcpConnector};
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::sync::Arc;
@@ -276,6 +276,91 @@ async fn a_silent_and_a_slow_peer_stall_nothing() {
         "{:?}",
         begun.elapsed()
     );
+}
+
+/// Between two who talk: passes bytes on, or holds them up without a word, as a stopped process does.
+struct Between {
+    address: std::net::SocketAddr,
+    held_up: Arc<tokio::sync::watch::Sender<bool>>,
+}
+
+impl Between {
+    async fn start(to: std::net::SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let held_up = Arc::new(tokio::sync::watch::Sender::new(false));
+        let state = held_up.clone();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (read, write) = near.into_split();
+                let (from, into) = TcpStream::connect(to).await.unwrap().into_split();
+                tokio::spawn(pass_on(read, into, state.subscribe()));
+                tokio::spawn(pass_on(from, write, state.subscribe()));
+            }
+        });
+        Self { address, held_up }
+    }
+}
+
+async fn pass_on(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut into: tokio::net::tcp::OwnedWriteHalf,
+    mut held_up: tokio::sync::watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if held_up.wait_for(|held_up| !held_up).await.is_err()
+            || into.write_all(&buffer[..length]).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_of_a_holder_that_froze_halfway_wait_once() {
+    let mut impatient = config(2);
+    impatient.wait = Duration::from_millis(700);
+    let seed = Node::start(1).await;
+    let leech = Node::with(impatient, Arc::new(TcpConnector)).await;
+    let data = bytes(6_000_000, 12);
+    let info = seed.seed(&data);
+    seed.swarm.set_limits(Some(2_000_000), None);
+    let between = Between::start(seed.address).await;
+    *leech.source.peers.lock().unwrap() = vec![between.address];
+    let reader = leech.swarm.reader(&info);
+    let mut fetch = leech.swarm.fetch(&info);
+    until(&leech.swarm, |_| leech.storage.content(&info).count() > 3).await;
+
+    between.held_up.send_replace(true);
+    // what was on its way still arrives
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let stored = leech.storage.content(&info);
+    let missing = (0..info.piece_count()).filter(|piece| !stored.has(*piece));
+    let missing: Vec<u64> = missing
+        .map(|piece| info.piece_range(piece).unwrap().start)
+        .collect();
+    let failed = timeout(SOON, reader.read(missing[0], 10)).await.unwrap();
+    assert_eq!(failed, Err(ReadError::TimedOut));
+    let begun = Instant::now();
+    for at in &missing {
+        assert_eq!(reader.read(*at, 10).await, Err(ReadError::Unavailable));
+    }
+    // other news change nothing
+    leech.swarm.peers_changed(&info.info_hash());
+    let failed = reader.read(missing[0], 10).await;
+    assert_eq!(failed, Err(ReadError::Unavailable));
+    assert!(begun.elapsed() < Duration::from_millis(600));
+
+    between.held_up.send_replace(false);
+    let whole = async {
+        while reader.read(missing[0], 10).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SOON, whole).await.unwrap();
+    timeout(SOON, fetch.done()).await.unwrap().unwrap();
+    assert_eq!(leech.bytes(&info), data);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
