@@ -3,8 +3,9 @@
 use crate::support::{Lab, Node, eventually};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// After the last change all nodes have the same head within 5 s where each has a machine; here they share one.
@@ -50,26 +51,24 @@ impl Crowd {
             let heads: BTreeSet<String> = self.nodes.iter().map(Node::head).collect();
             heads.len() == 1 && self.nodes.iter().all(is_quiet)
         });
-        eprintln!(
-            "{} nodes agree after {took:?}, {} commits",
-            self.nodes.len(),
-            self.commits()
-        );
+        let (number, commits) = (self.nodes.len(), self.commits());
+        println!("{number} nodes agree {took:?} after the last change: {commits:?}");
         took
     }
 
-    /// Commits in the history of the head, counted by stock git.
-    pub fn commits(&self) -> usize {
-        let output = Command::new("git")
-            .arg("--git-dir")
-            .arg(self.nodes[0].root.join("metadata.git"))
-            .args(["rev-list", "--count", "refs/heads/main"])
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&output.stdout)
-            .trim()
-            .parse()
-            .unwrap()
+    /// What stock git finds in the nodes' repositories, which have to agree.
+    #[track_caller]
+    pub fn commits(&self) -> Commits {
+        let all = self.nodes.iter().map(Commits::of);
+        let all: Vec<Commits> = all.collect();
+        let authored = |commits: &Commits| commits.authored;
+        let first = authored(&all[0]);
+        assert!(all.iter().all(|one| authored(one) == first), "{all:?}");
+        let made = all.iter().map(|one| one.made);
+        Commits {
+            made: made.max().unwrap(),
+            ..all[0]
+        }
     }
 
     /// What all of them show, which has to be the same: each path with its bytes, `None` for a directory.
@@ -93,6 +92,85 @@ impl Crowd {
         let paths = self.tree().into_keys();
         let is_conflict = |path: &PathBuf| path.to_string_lossy().contains("(conflict");
         paths.filter(is_conflict).collect()
+    }
+}
+
+/// Commits of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commits {
+    /// In the history of the head: groups of changes, each on its author's chain, as its trailer says.
+    pub authored: usize,
+    /// In the history of the head: shows several chains at a time. Never a parent, so there is one at most.
+    pub merges: usize,
+    /// Merges that a node has ever made, also those that newer ones have replaced. Of several nodes: the most.
+    pub made: usize,
+}
+
+impl Commits {
+    fn of(node: &Node) -> Self {
+        let found = history(node, &["refs/heads/main"]);
+        let (authored, others): (Vec<_>, Vec<_>) = found.iter().partition(|one| one.is_authored);
+        let merge = |one: &&Commit| one.parents.len() > 1;
+        let merges: Vec<_> = others.into_iter().filter(merge).collect();
+        let mut parents = found.iter().flat_map(|one| &one.parents);
+        let is_merge = |id: &String| merges.iter().any(|one| one.id == *id);
+        assert!(!parents.any(is_merge), "a merge is a parent");
+        let made = history(node, &["--no-walk", "--stdin"]);
+        let made = made.iter().filter(|one| !one.is_authored);
+        Self {
+            authored: authored.len(),
+            merges: merges.len(),
+            made: made.filter(merge).count(),
+        }
+    }
+}
+
+struct Commit {
+    id: String,
+    parents: Vec<String>,
+    is_authored: bool,
+}
+
+/// `git log`, which finds all commits that there are on its standard input.
+fn history(node: &Node, words: &[&str]) -> Vec<Commit> {
+    let git = |words: &[&str]| {
+        let mut command = Command::new("git");
+        command.arg("--git-dir").arg(node.root.join("metadata.git"));
+        command
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let text = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let objects = text(git(&[
+        "cat-file",
+        "--batch-all-objects",
+        "--batch-check=%(objecttype) %(objectname)",
+    ]));
+    let commits = objects
+        .lines()
+        .filter_map(|line| line.strip_prefix("commit "));
+    let commits = commits.fold(String::new(), |all, id| all + id + "\n");
+    let format = "--format=%H|%P|%(trailers:key=Incarnation,valueonly,separator=%x2C)";
+    let mut log = git(&[&["log", format], words].concat());
+    // it may have no use for them
+    let _ = log.stdin.take().unwrap().write_all(commits.as_bytes());
+    text(log).lines().map(Commit::parse).collect()
+}
+
+impl Commit {
+    fn parse(line: &str) -> Self {
+        let fields: Vec<&str> = line.split('|').collect();
+        Self {
+            id: fields[0].to_owned(),
+            parents: fields[1].split_whitespace().map(str::to_owned).collect(),
+            is_authored: !fields[2].is_empty(),
+        }
     }
 }
 
