@@ -1,11 +1,11 @@
 //! Stock BitTorrent clients as processes on a lab's host, and the smallest tracker.
 
-use crate::rqbit::Running;
-use crate::support::{Lab, sha256};
+use crate::rqbit::{Running, librqbit};
+use crate::support::{Lab, Process, has};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 /// Where the client listens on its host, which has the namespace to itself.
 pub(crate) const PORT: u16 = 6881;
@@ -17,13 +17,52 @@ pub(crate) enum Client {
     Thread(Running),
 }
 
-pub(crate) struct Process(Child);
+/// A kind of client.
+pub(crate) struct Stock {
+    pub(crate) name: &'static str,
+    needs: &'static [&'static str],
+    pub(crate) start: fn(&Job) -> Client,
+}
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+pub(crate) const LIBTORRENT: Stock = Stock {
+    name: "libtorrent",
+    needs: &[PYTHON],
+    start: libtorrent,
+};
+pub(crate) const ARIA2: Stock = Stock {
+    name: "aria2",
+    needs: &["aria2c"],
+    start: aria2,
+};
+pub(crate) const TRANSMISSION: Stock = Stock {
+    name: "transmission",
+    needs: &["transmission-cli"],
+    start: transmission,
+};
+pub(crate) const LIBRQBIT: Stock = Stock {
+    name: "librqbit",
+    needs: &[],
+    start: librqbit,
+};
+
+const PYTHON: &str = "/usr/bin/python3";
+
+impl Stock {
+    /// Whether it can be tested here; said loudly when it can't.
+    pub(crate) fn is_here(&self) -> bool {
+        has(self.needs) && (self.needs != LIBTORRENT.needs || has_libtorrent())
     }
+}
+
+fn has_libtorrent() -> bool {
+    let mut import = Command::new(PYTHON);
+    let found = import.args(["-c", "import libtorrent"]).output().unwrap();
+    if !found.status.success() {
+        let in_ci = std::env::var_os("CI").is_some();
+        assert!(!in_ci, "CI must have python3-libtorrent");
+        eprintln!("SKIPPED: this test needs python3-libtorrent");
+    }
+    found.status.success()
 }
 
 fn start(command: &mut Command) -> Client {
@@ -52,13 +91,6 @@ impl Job<'_> {
         let from = at.unwrap() + key.len();
         let name = String::from_utf8(text[from..from + 40].to_vec()).unwrap();
         self.folder.join(name)
-    }
-
-    /// Whether the folder has the whole content.
-    pub(crate) fn is_done(&self, original: &Path) -> bool {
-        let (file, length) = (self.file(), std::fs::metadata(original).unwrap().len());
-        file.metadata().is_ok_and(|found| found.len() == length)
-            && sha256(&file) == sha256(original)
     }
 
     /// Starts a tracker on the client's host that tells of our node; answers its address.
@@ -106,7 +138,7 @@ pub(crate) fn enter(namespace: &Path) {
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
-pub(crate) fn libtorrent(job: &Job) -> Client {
+fn libtorrent(job: &Job) -> Client {
     const SCRIPT: &str = "
 import sys, time, libtorrent as lt
 torrent, folder, port, peer = sys.argv[1:]
@@ -120,7 +152,7 @@ while True:
         handle.connect_peer((host, int(number)))
     time.sleep(0.5)
 ";
-    let mut command = job.lab.command(job.host, "/usr/bin/python3");
+    let mut command = job.lab.command(job.host, PYTHON);
     command
         .args(["-c", SCRIPT])
         .arg(job.torrent)
@@ -128,7 +160,7 @@ while True:
     start(command.arg(PORT.to_string()).arg(job.node))
 }
 
-pub(crate) fn aria2(job: &Job) -> Client {
+fn aria2(job: &Job) -> Client {
     let mut command = job.lab.command(job.host, "aria2c");
     let quiet = [
         "--no-conf",
@@ -147,7 +179,7 @@ pub(crate) fn aria2(job: &Job) -> Client {
     start(command.arg("-d").arg(job.folder).arg(job.torrent))
 }
 
-pub(crate) fn transmission(job: &Job) -> Client {
+fn transmission(job: &Job) -> Client {
     let config = job.folder.with_extension("transmission");
     std::fs::create_dir_all(&config).unwrap();
     let settings = r#"{"dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "utp-enabled": false, "port-forwarding-enabled": false}"#;

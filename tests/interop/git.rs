@@ -1,7 +1,7 @@
 //! Stock git clones a live volume, follows it, and finds nothing wrong with it.
 
-use crate::support::{Lab, eventually, noise};
-use crate::{clone, has, must};
+use crate::clone;
+use crate::support::{Lab, eventually, has, must, noise};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

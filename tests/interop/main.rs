@@ -10,35 +10,12 @@ mod support;
 mod clients;
 mod collision;
 mod git;
+mod large;
 mod rqbit;
 mod swarm;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use support::{Lab, Node, can_run};
-
-/// Whether a test can run here, which needs these programs beside what every lab needs.
-fn has(programs: &[&str]) -> bool {
-    let found = |program: &&&str| {
-        let mut command = Command::new("sh");
-        let quiet = command
-            .args(["-c", &format!("command -v {program}")])
-            .stdout(Stdio::null());
-        !quiet.status().unwrap().success()
-    };
-    let Some(missing) = programs.iter().find(found) else {
-        return can_run();
-    };
-    assert!(std::env::var_os("CI").is_none(), "CI must have {missing}");
-    eprintln!("SKIPPED: this test needs {missing}");
-    false
-}
-
-fn must(command: &mut Command) {
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {text}");
-}
+use support::{Lab, Node, must};
 
 /// Where a node on a lab's host takes connections.
 fn address(node: &Node) -> String {

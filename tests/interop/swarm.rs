@@ -1,56 +1,55 @@
 //! Stock BitTorrent clients download from our nodes, and serve reads on them.
 
-use crate::clients::{Client, Job, aria2, libtorrent, transmission};
-use crate::support::{Lab, Node, eventually, noise, sha256};
-use crate::{address, clone, has};
+use crate::clients::{ARIA2, Job, LIBRQBIT, LIBTORRENT, Stock, TRANSMISSION};
+use crate::support::large::{Becoming, rate, same_bytes, write_noise};
+use crate::support::{Lab, Node, eventually, sha256};
+use crate::{address, clone};
 use std::fs::{self, File};
-use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn megabytes() -> u64 {
-    std::env::var("DELUGEFS_MEGABYTES").map_or(32, |text| text.parse().unwrap())
+const MIB: u64 = 1 << 20;
+
+/// Bytes of the everyday tests' transfers.
+fn everyday() -> u64 {
+    MIB * std::env::var("DELUGEFS_MEGABYTES").map_or(32, |text| text.parse().unwrap())
 }
 
 /// Time for one transfer: even a busy machine moves 4 MB/s.
-fn patience() -> Duration {
-    Duration::from_secs(60 + megabytes() / 4)
+fn patience(bytes: u64) -> Duration {
+    Duration::from_secs(60 + bytes / (4 * MIB))
 }
 
-fn write_noise(path: &Path) {
-    let mut file = File::create(path).unwrap();
-    for part in 0..megabytes() / 8 {
-        file.write_all(&noise(part + 1, 8 << 20)).unwrap();
-    }
+fn tell(what: &str, bytes: u64, took: Duration, node: &Node) {
+    println!(
+        "{what}: {} MB in {took:.1?}, {}; most memory of our node {} MB",
+        bytes / 1_000_000,
+        rate(bytes, took),
+        node.most_memory()
+    );
 }
-
-fn tell(what: &str, begun: Instant) {
-    let took = begun.elapsed();
-    println!("{what}: {} MiB in {took:.1?}", megabytes());
-}
-
-pub(crate) type Start = fn(&Job) -> Client;
 
 /// A node with a file on host 1, and what a stock client on host 3 is given: the metainfo from a clone.
-pub(crate) struct Bench {
-    pub(crate) holder: Node,
-    pub(crate) original: PathBuf,
-    pub(crate) torrent: PathBuf,
-    pub(crate) folder: PathBuf,
+struct Bench {
+    holder: Node,
+    original: PathBuf,
+    torrent: PathBuf,
+    folder: PathBuf,
     // dropped last: its folder goes only when nothing is mounted there any more
-    pub(crate) lab: Lab,
+    lab: Lab,
 }
 
 impl Bench {
-    pub(crate) fn new() -> Self {
+    fn new(bytes: u64) -> Self {
         let lab = Lab::new(3);
         let holder = lab.node(1, "a").create().start();
         holder.set("copies", "1");
         let original = holder.path("film");
-        write_noise(&original);
-        eventually(patience(), "the name is there", || {
+        drop(write_noise(&original, bytes));
+        eventually(patience(bytes), "the name is there", || {
             let contents = &holder.status()["contents"];
             contents["total"] == 1 && contents["uncommitted"] == 0
         });
@@ -66,7 +65,7 @@ impl Bench {
         }
     }
 
-    pub(crate) fn job<'a>(&'a self, node: &'a str) -> Job<'a> {
+    fn job<'a>(&'a self, node: &'a str) -> Job<'a> {
         Job {
             lab: &self.lab,
             host: 3,
@@ -77,119 +76,106 @@ impl Bench {
     }
 
     /// Only the client has the content from now on; answers a node that knows its name.
-    pub(crate) fn move_to_client(&mut self) -> Node {
+    fn move_to_client(&mut self) -> Node {
         let reader = self.lab.node(2, "b").start();
         eventually(SOON, "the name arrives", || reader.path("film").exists());
         let address = address(&reader);
         fs::copy(&self.original, self.job(&address).file()).unwrap();
         self.holder.stop();
+        fs::remove_dir_all(self.holder.root.join("data")).unwrap();
         assert_eq!(reader.status()["contents"]["held"], 0);
         reader
     }
 }
 
-fn downloads(name: &str, start: Start) {
-    let bench = Bench::new();
+/// A client downloads a file of a live node.
+pub(crate) fn downloads(stock: &Stock, bytes: u64) {
+    if !stock.is_here() {
+        return;
+    }
+    let bench = Bench::new(bytes);
     let node = address(&bench.holder);
     let job = bench.job(&node);
+    let file = job.file();
     let begun = Instant::now();
-    let _client = start(&job);
-    eventually(patience(), &format!("{name} has all"), || {
+    let _client = (stock.start)(&job);
+    let mut copy = Becoming::new(&file, &bench.original);
+    eventually(patience(bytes), &format!("{} has all", stock.name), || {
         std::thread::sleep(Duration::from_millis(100));
-        job.is_done(&bench.original)
+        copy.is_whole()
     });
-    tell(&format!("to {name}"), begun);
+    let took = begun.elapsed();
+    assert!(same_bytes(&file, &bench.original));
+    tell(&format!("to {}", stock.name), bytes, took, &bench.holder);
 }
 
-fn serves_a_read(name: &str, start: Start) {
-    let mut bench = Bench::new();
+/// A file is read through a live node's mount that only a client has.
+pub(crate) fn serves_a_read(stock: &Stock, bytes: u64) {
+    if !stock.is_here() {
+        return;
+    }
+    let mut bench = Bench::new(bytes);
     let reader = bench.move_to_client();
     let node = address(&reader);
     let job = bench.job(&node);
-    let begun = Instant::now();
-    let found = std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| sha256(&reader.path("film")));
+    let film = reader.path("film");
+    let (found, took) = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| timed_read(&film));
         eventually(SOON, "the read waits", || {
             let fetching = &reader.status()["contents"]["fetching"];
             fetching.as_array().is_some_and(|all| !all.is_empty())
         });
-        let _client = start(&job);
-        let found = waiting.join().unwrap();
-        tell(&format!("from {name}"), begun);
-        found
+        let _client = (stock.start)(&job);
+        waiting.join().unwrap()
     });
     assert_eq!(found, sha256(&job.file()));
+    tell(&format!("from {}", stock.name), bytes, took, &reader);
 }
 
-fn has_libtorrent() -> bool {
-    const PYTHON: &str = "/usr/bin/python3";
-    if !has(&[PYTHON]) {
-        return false;
-    }
-    let mut import = std::process::Command::new(PYTHON);
-    let found = import.args(["-c", "import libtorrent"]).output().unwrap();
-    if !found.status.success() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "CI must have python3-libtorrent"
-        );
-        eprintln!("SKIPPED: this test needs python3-libtorrent");
-    }
-    found.status.success()
+/// SHA-256 of a file, and how long reading it took from its first byte on: a client checks all it has before.
+fn timed_read(path: &Path) -> (String, Duration) {
+    let file = File::open(path).unwrap();
+    file.read_exact_at(&mut [0], 0).unwrap();
+    let begun = Instant::now();
+    (sha256(path), begun.elapsed())
 }
 
 #[test]
 fn libtorrent_downloads() {
-    if has_libtorrent() {
-        downloads("libtorrent", libtorrent);
-    }
+    downloads(&LIBTORRENT, everyday());
 }
 
 #[test]
 fn libtorrent_serves_a_waiting_read() {
-    if has_libtorrent() {
-        serves_a_read("libtorrent", libtorrent);
-    }
+    serves_a_read(&LIBTORRENT, everyday());
 }
 
 #[test]
 fn aria2_downloads() {
-    if has(&["aria2c"]) {
-        downloads("aria2", aria2);
-    }
+    downloads(&ARIA2, everyday());
 }
 
 #[test]
 fn aria2_serves_a_waiting_read() {
-    if has(&["aria2c"]) {
-        serves_a_read("aria2", aria2);
-    }
+    serves_a_read(&ARIA2, everyday());
 }
 
 #[test]
 fn transmission_downloads() {
-    if has(&["transmission-cli"]) {
-        downloads("transmission", transmission);
-    }
+    downloads(&TRANSMISSION, everyday());
 }
 
 #[test]
 fn transmission_serves_a_waiting_read() {
-    if has(&["transmission-cli"]) {
-        serves_a_read("transmission", transmission);
-    }
+    serves_a_read(&TRANSMISSION, everyday());
 }
 
 #[test]
 fn librqbit_downloads() {
-    if has(&[]) {
-        downloads("librqbit", crate::rqbit::librqbit);
-    }
+    downloads(&LIBRQBIT, everyday());
 }
 
 #[test]
 fn librqbit_serves_a_waiting_read() {
-    if has(&[]) {
-        serves_a_read("librqbit", crate::rqbit::librqbit);
-    }
+    serves_a_read(&LIBRQBIT, everyday());
 }

@@ -9,6 +9,9 @@
     unreachable_pub
 )]
 
+pub mod large;
+mod tools;
+
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -16,50 +19,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+pub use tools::*;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_delugefs");
 
 static LABS: AtomicU32 = AtomicU32::new(0);
-
-/// Tests that need root, /dev/fuse and network namespaces: in CI their lack is a failure, elsewhere said loudly.
-pub fn can_run() -> bool {
-    let missing = if !rustix::process::geteuid().is_root() {
-        Some("root")
-    } else if !Path::new("/dev/fuse").exists() {
-        Some("/dev/fuse")
-    } else if !run_quietly(Command::new("ip").args(["netns", "list"])) {
-        Some("ip netns (iproute2)")
-    } else {
-        None
-    };
-    match missing {
-        None => true,
-        Some(what) if std::env::var_os("CI").is_some() => panic!("CI must have {what}"),
-        Some(what) => {
-            eprintln!("SKIPPED: this test needs {what}");
-            false
-        }
-    }
-}
-
-fn run_quietly(command: &mut Command) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    quiet.status().is_ok_and(|status| status.success())
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {text}");
-}
-
-fn ip(words: &str) {
-    run(Command::new("ip").args(words.split_whitespace()));
-}
 
 /// Waits until something is so, at most `limit`; the panic says what did not come true.
 #[track_caller]
@@ -163,6 +128,17 @@ impl Lab {
         ] {
             ip(&words);
         }
+    }
+
+    /// Lets a host send and take as fast as it can again.
+    pub fn unlimit(&self, host: u32) {
+        let (namespace, switch) = (self.namespace(host), self.switch());
+        ip(&format!(
+            "netns exec {namespace} tc qdisc delete dev eth0 root"
+        ));
+        ip(&format!(
+            "netns exec {switch} tc qdisc delete dev p{host} root"
+        ));
     }
 
     /// Bytes that a host has taken so far.
@@ -460,11 +436,13 @@ impl Node {
 
     /// `delugefs set`
     pub fn set(&self, key: &str, value: &str) {
-        run(Command::new(PROGRAM)
-            .arg("set")
-            .arg("--root")
-            .arg(&self.root)
-            .args([key, value]));
+        must(
+            Command::new(PROGRAM)
+                .arg("set")
+                .arg("--root")
+                .arg(&self.root)
+                .args([key, value]),
+        );
     }
 
     /// Waits for its end, which someone else has brought about.
@@ -491,9 +469,11 @@ impl Node {
 
     /// `delugefs stop`
     pub fn stop(&mut self) {
-        run(Command::new(PROGRAM)
-            .args(["stop", "--root"])
-            .arg(&self.root));
+        must(
+            Command::new(PROGRAM)
+                .args(["stop", "--root"])
+                .arg(&self.root),
+        );
         let ended = self.child.wait().unwrap();
         assert!(ended.success(), "{ended:?}:\n{}", self.log());
     }

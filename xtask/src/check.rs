@@ -7,20 +7,17 @@ use anyhow::Result;
 /// Cases of each property of the merge in the long part: half a million in all, half a minute.
 const LONG_CASES: &str = "50000";
 
-/// The whole test suite. The long part is the tests marked `ignored`, and the merge's properties at length.
+/// The whole test suite. The long part is the tests of `tests/` folders that are marked `ignored`, one at a time
+/// (they tell figures, and would disturb each other's), and the merge's properties at length.
 pub(crate) fn test(long: bool) -> Result<()> {
     setup::ensure(setup::TESTS)?;
     run(cargo().args(["test", "--workspace", "--locked"]))?;
     test_avahi()?;
     if long {
-        run(cargo().args([
-            "test",
-            "--workspace",
-            "--locked",
-            "--",
-            "--ignored",
-            "--test-threads=1",
-        ]))?;
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+        command.args(["--test", "*", "--", "--ignored"]);
+        run(command.args(["--test-threads=1", "--nocapture"]))?;
         let properties = [
             "test",
             "--locked",

@@ -1,0 +1,75 @@
+//! What is on this machine, and how it is run.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Tests that need root, /dev/fuse and network namespaces: in CI their lack is a failure, elsewhere said loudly.
+pub fn can_run() -> bool {
+    let missing = if !rustix::process::geteuid().is_root() {
+        Some("root")
+    } else if !Path::new("/dev/fuse").exists() {
+        Some("/dev/fuse")
+    } else if !run_quietly(Command::new("ip").args(["netns", "list"])) {
+        Some("ip netns (iproute2)")
+    } else {
+        None
+    };
+    match missing {
+        None => true,
+        Some(what) if std::env::var_os("CI").is_some() => panic!("CI must have {what}"),
+        Some(what) => {
+            eprintln!("SKIPPED: this test needs {what}");
+            false
+        }
+    }
+}
+
+/// Whether a test can run here, which needs these programs beside what every lab needs.
+pub fn has(programs: &[&str]) -> bool {
+    let found = |program: &&&str| {
+        let mut command = Command::new("sh");
+        let quiet = command
+            .args(["-c", &format!("command -v {program}")])
+            .stdout(Stdio::null());
+        !quiet.status().unwrap().success()
+    };
+    let Some(missing) = programs.iter().find(found) else {
+        return can_run();
+    };
+    assert!(std::env::var_os("CI").is_none(), "CI must have {missing}");
+    eprintln!("SKIPPED: this test needs {missing}");
+    false
+}
+
+/// Whether a program ends well, whatever it says.
+pub fn run_quietly(command: &mut Command) -> bool {
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+/// Runs a program to its end, which has to be a good one.
+#[track_caller]
+pub fn must(command: &mut Command) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}");
+}
+
+/// `ip` of iproute2 with these words.
+#[track_caller]
+pub fn ip(words: &str) {
+    must(Command::new("ip").args(words.split_whitespace()));
+}
+
+/// A process that ends with the test.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
