@@ -88,7 +88,7 @@ fn run_all(seeds: std::ops::Range<u64>) -> Vec<(Report, Duration)> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let done = threads.into_iter().map(|thread| thread.join());
+        let done = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
         let failed = "a seed has failed";
         done.flat_map(|done| done.expect(failed)).collect()
     })
