@@ -106,7 +106,8 @@ impl Repository {
         if path.exists() {
             return Err(RepositoryError::Exists(path.display().to_string()));
         }
-        files::create(path, &Settings::new(settings.volume, settings.name.clone()))?;
+        let settings = Settings::new(settings.volume, settings.name.clone());
+        files::create_whole(path, &settings)?;
         Self::open(path)
     }
 

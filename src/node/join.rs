@@ -37,18 +37,28 @@ pub(super) fn sources(options: &Options) -> Sources {
     }
 }
 
-/// Mints a new volume, unless there is one of that name around.
-pub(super) async fn create(options: &Options) -> Result<VolumeName, NodeError> {
+/// Refuses to make a volume if there is another one of that name around. `own` is the one that is being made.
+pub(super) async fn refuse_a_second(
+    options: &Options,
+    own: Option<VolumeId>,
+) -> Result<(), NodeError> {
     let (discovery, mut events) = Discovery::browse(&sources(options))?;
     let until = Instant::now() + CREATE_LISTENS;
-    let found = gather(&mut events, &options.volume, None, until).await;
+    let mut found = gather(&mut events, &options.volume, None, until).await;
     tokio::task::spawn_blocking(move || discovery.stop());
-    if !found.is_empty() {
-        return Err(NodeError::VolumeExists {
-            name: options.volume.clone(),
-            found: list(&found),
-        });
+    found.retain(|volume, _| Some(*volume) != own);
+    if found.is_empty() {
+        return Ok(());
     }
+    Err(NodeError::VolumeExists {
+        name: options.volume.clone(),
+        found: list(&found),
+    })
+}
+
+/// Mints a new volume, unless there is one of that name around.
+pub(super) async fn create(options: &Options) -> Result<VolumeName, NodeError> {
+    refuse_a_second(options, None).await?;
     let bytes: [u8; 16] = random().map_err(NodeError::io("cannot mint a volume id"))?;
     let uuid = uuid::Builder::from_random_bytes(bytes).into_uuid();
     Ok(VolumeName {

@@ -32,7 +32,7 @@ use crate::cli::Options;
 use crate::control::ControlServer;
 use crate::filesystem::{Inode, SetAttributes, SetTime};
 use crate::fuse::{Mount, MountOptions, Owners};
-use crate::root::RootLock;
+use crate::root::{NodeFile, RootLock, Standing};
 use crate::sync_ext::lock;
 use control::Control;
 use delugefs_core::sync::{Config, Event, Origin, Sync};
@@ -126,9 +126,9 @@ async fn live(
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
     tokio::spawn(upkeep::tell_of_vain_waits(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
-    match shared.options.create {
-        true => own_the_root(&shared)?,
-        false => first_names(&shared, &stop).await,
+    match shared.file.standing {
+        Standing::Creating => own_the_root(&shared)?,
+        Standing::InUse => first_names(&shared, &stop).await,
     }
     let mount = mount(&shared)?;
     let control = Arc::new(Control(Arc::clone(&shared)));
@@ -139,6 +139,7 @@ async fn live(
         )))?;
     say_hello(&shared);
     ready();
+    creation_is_over(&shared);
 
     tokio::select! {
         () = shared.stop.cancelled() => {}
@@ -281,6 +282,12 @@ async fn catch_up(shared: &Arc<Shared>) -> Result<(), NodeError> {
 /// The volume's first change: its root directory belongs to who made it. Nodes that join see by it that they know
 /// the volume.
 fn own_the_root(shared: &Shared) -> Result<(), NodeError> {
+    let is_owned =
+        !shared.repository.view().heads.is_empty() || shared.filesystem.status().uncommitted > 0;
+    if is_owned {
+        // by an attempt that was cut off later than here
+        return Ok(());
+    }
     let owner = SetAttributes {
         mode: Some(0o755),
         uid: Some(rustix::process::geteuid().as_raw()),
@@ -294,6 +301,13 @@ fn own_the_root(shared: &Shared) -> Result<(), NodeError> {
         root: shared.layout.root().to_owned(),
         source,
     })
+}
+
+/// Only once whoever started this node has heard that it is up: until then, the same command must work again.
+fn creation_is_over(shared: &Shared) {
+    if let Err(error) = NodeFile::mark(&shared.layout, Standing::InUse) {
+        tracing::warn!("--create will not be refused for this root, though it is in use: {error}");
+    }
 }
 
 /// A node that has just joined waits a little for the names.

@@ -17,7 +17,7 @@ use crate::filesystem::{self as fs, Filesystem, Ports};
 use crate::fuse::{self, MountError};
 use crate::link::{Credentials, Identity, Psk};
 use crate::net::{Gate, Limits, Listener};
-use crate::root::{Layout, NodeFile, Renewal, RootError, RootLock, random};
+use crate::root::{Layout, NodeFile, Renewal, RootError, RootLock, Standing, random};
 use delugefs_core::limits::LABEL_BYTES_MAX;
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
@@ -128,23 +128,30 @@ async fn take_root(
         fuse::prepare(mount, root, options.allow_other).map_err(MountError::from)?;
     }
     if let Some(file) = NodeFile::load(layout)? {
-        let volume = &file.identity.volume;
-        check_volume(options, root, volume)?;
+        check_volume(options, root, &file)?;
+        if options.create {
+            join::refuse_a_second(options, Some(file.identity.volume.id)).await?;
+            say_volume(&file);
+        }
         return Ok((lock, file));
     }
     let volume = match options.create {
         true => join::create(options).await?,
         false => join::find(options, gate, peers).await?,
     };
-    let file = NodeFile::create(root, volume, label(options))?;
+    let mut file = NodeFile::create(root, volume, label(options))?;
+    if options.create {
+        file.standing = Standing::Creating;
+    }
     file.store(layout)?;
-    say_volume(options, &file.identity.volume);
+    say_volume(&file);
     Ok((lock, file))
 }
 
-fn say_volume(options: &Options, volume: &crate::root::VolumeName) {
+fn say_volume(file: &NodeFile) {
+    let volume = &file.identity.volume;
     let (name, id) = (&volume.name, volume.id);
-    if options.create {
+    if file.standing == Standing::Creating {
         tracing::info!("made volume {name} ({id})");
         let open = format!(
             "volume {name} is open: whoever is on this network can join it, and read and change everything"
@@ -156,13 +163,10 @@ fn say_volume(options: &Options, volume: &crate::root::VolumeName) {
     }
 }
 
-fn check_volume(
-    options: &Options,
-    root: &Path,
-    volume: &crate::root::VolumeName,
-) -> Result<(), NodeError> {
-    let root = root.to_owned();
-    if options.create {
+fn check_volume(options: &Options, root: &Path, file: &NodeFile) -> Result<(), NodeError> {
+    let (root, volume) = (root.to_owned(), &file.identity.volume);
+    // a creation that was cut off goes on
+    if options.create && file.standing != Standing::Creating {
         return Err(RootError::AlreadyCreated {
             root,
             volume: volume.name.clone(),
@@ -233,12 +237,9 @@ fn open_names(layout: &Layout, file: &NodeFile) -> Result<Repository, NodeError>
     let path = layout.metadata();
     let volume = &file.identity.volume;
     let settings = Settings::new(volume.id, volume.name.clone());
-    let opened = if path.join("HEAD").exists() {
-        Repository::open(&path)
-    } else {
-        // what a start that was cut off has left
-        let _ = std::fs::remove_dir_all(&path);
-        Repository::create(&path, &settings)
+    let opened = match path.exists() {
+        true => Repository::open(&path),
+        false => Repository::create(&path, &settings),
     };
     opened.map_err(|source| names_error(layout, source))
 }

@@ -1,6 +1,7 @@
 //! `node.toml`: who this node is.
 
 use super::{FORMAT, Layout, RootError};
+use crate::sync_ext::lock;
 use delugefs_core::ids::{IncarnationId, NodeId, ParseIdError, VolumeId};
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Mutex;
 
 /// The keys of one incarnation.
 #[derive(Clone)]
@@ -63,6 +65,19 @@ impl Disk {
     }
 }
 
+/// What can be relied on of a root. Goes one way only, until the next start makes a new identity of what cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// `--create` has not come to its end: the same command goes on with it.
+    Creating,
+    /// A disk of its volume.
+    InUse,
+}
+
+/// Held while the standing on disk changes: of two changes at once, one would be lost.
+static MARKING: Mutex<()> = Mutex::new(());
+
 /// A volume's name and identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeName {
@@ -107,6 +122,8 @@ pub struct NodeFile {
     pub capacity: Option<u64>,
     /// Journal records up to here were committed by an earlier incarnation.
     pub journal_floor: u64,
+    /// What can be relied on.
+    pub standing: Standing,
     disk: Disk,
 }
 
@@ -120,6 +137,7 @@ struct FormatOnly {
 #[serde(deny_unknown_fields)]
 struct Stored {
     format: String,
+    standing: Standing,
     node: String,
     label: String,
     site: String,
@@ -141,7 +159,7 @@ struct StoredVolume {
 }
 
 impl NodeFile {
-    /// A new node of a volume.
+    /// A new node of a volume, which is in use as soon as it is stored.
     pub fn create(root: &Path, volume: VolumeName, label: String) -> Result<Self, RootError> {
         let random_failed = RootError::io(root);
         let (node, keys) = (|| Ok((NodeId::new(random()?), IncarnationKeys::random()?)))()
@@ -153,6 +171,7 @@ impl NodeFile {
             port: 0,
             capacity: None,
             journal_floor: 0,
+            standing: Standing::InUse,
             disk: Disk::of(root)?,
         })
     }
@@ -211,6 +230,7 @@ impl NodeFile {
             port: stored.port,
             capacity: stored.capacity,
             journal_floor: stored.journal_floor,
+            standing: stored.standing,
             disk: stored.disk,
         })
     }
@@ -240,6 +260,7 @@ impl NodeFile {
         let keys = &self.identity.keys;
         Stored {
             format: FORMAT.to_owned(),
+            standing: self.standing,
             node: self.identity.node.to_string(),
             label: self.label.clone(),
             site: self.site.clone(),
@@ -253,6 +274,18 @@ impl NodeFile {
                 name: self.identity.volume.name.clone(),
             },
             disk: self.disk.clone(),
+        }
+    }
+
+    /// Notes durably how a root stands from now on, unless it is further on its way already.
+    pub fn mark(layout: &Layout, standing: Standing) -> Result<(), RootError> {
+        let _marking = lock(&MARKING);
+        match Self::load(layout)? {
+            Some(mut file) if file.standing < standing => {
+                file.standing = standing;
+                file.store(layout)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -330,6 +363,58 @@ mod tests {
         assert_eq!(loaded.identity.volume, stored.identity.volume);
         let mode = layout.node_file().metadata().unwrap().mode();
         assert_eq!(mode & 0o777, 0o600, "keys are for the owner only");
+    }
+
+    #[test]
+    fn golden() {
+        let text = "\
+format = \"draft-2\"
+standing = \"creating\"
+node = \"01010101010101010101010101010101\"
+label = \"server1:/mnt/disk1\"
+site = \"attic\"
+port = 4242
+capacity = 500000000000
+journal_floor = 17
+signing_key = \"0202020202020202020202020202020202020202020202020202020202020202\"
+link_key = \"0303030303030303030303030303030303030303030303030303030303030303\"
+
+[volume]
+id = \"07070707070707070707070707070707\"
+name = \"bigstore\"
+
+[disk]
+filesystem = \"00000000000000aa\"
+inode = 12
+";
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        std::fs::write(layout.node_file(), text).unwrap();
+        let file = NodeFile::load(&layout).unwrap().unwrap();
+        assert_eq!(file.identity.node, NodeId::new([1; 16]));
+        assert_eq!(file.identity.keys.signing.to_bytes(), [2; 32]);
+        assert_eq!(file.identity.keys.link, [3; 32]);
+        assert_eq!(file.identity.volume.id, VolumeId::new([7; 16]));
+        assert_eq!((file.standing, file.port), (Standing::Creating, 4242));
+        assert_eq!(file.capacity, Some(500_000_000_000));
+        let incarnation = file.identity.keys.incarnation();
+        assert_eq!(incarnation.to_string(), "1eed29b1654fbca94617004d7969dfc4");
+        file.store(&layout).unwrap();
+        assert_eq!(std::fs::read_to_string(layout.node_file()).unwrap(), text);
+    }
+
+    #[test]
+    fn a_standing_goes_one_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        let mut file = sample(folder.path());
+        file.standing = Standing::Creating;
+        file.store(&layout).unwrap();
+        let standing = || NodeFile::load(&layout).unwrap().unwrap().standing;
+        NodeFile::mark(&layout, Standing::InUse).unwrap();
+        assert_eq!(standing(), Standing::InUse);
+        NodeFile::mark(&layout, Standing::Creating).unwrap();
+        assert_eq!(standing(), Standing::InUse);
     }
 
     #[test]

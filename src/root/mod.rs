@@ -6,14 +6,16 @@
 mod identity;
 mod lock;
 
-pub use identity::{Disk, Identity, IncarnationKeys, NodeFile, Renewal, VolumeName, random};
+pub use identity::{
+    Disk, Identity, IncarnationKeys, NodeFile, Renewal, Standing, VolumeName, random,
+};
 pub use lock::RootLock;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Format of a root. Draft formats are refused by any other version, never migrated.
-pub const FORMAT: &str = "draft-1";
+pub const FORMAT: &str = "draft-2";
 
 /// Why a root cannot be used.
 #[derive(Debug, thiserror::Error)]

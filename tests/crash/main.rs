@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod creating;
 mod kills;
 mod ledger;
 mod load;

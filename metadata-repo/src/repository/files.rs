@@ -31,8 +31,24 @@ const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n
 /// Beyond so many files that wait to be synced, the whole filesystem is.
 const UNSYNCED_FILES_MAX: usize = 512;
 
+/// Makes a repository that is there whole or not at all, also after a crash.
+pub(super) fn create_whole(path: &Path, settings: &Settings) -> Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io("remove what a crash has left")(error));
+        }
+        _ => {}
+    }
+    create(&new, settings)?;
+    fs::rename(&new, path).map_err(io("name the new repository"))?;
+    sync_file(path.parent().unwrap_or(path))
+}
+
 /// Makes the directories, the first commit and the references to it, all synced.
-pub(super) fn create(path: &Path, settings: &Settings) -> Result<()> {
+fn create(path: &Path, settings: &Settings) -> Result<()> {
     let below = [
         "objects/info",
         "objects/pack",
