@@ -24,20 +24,21 @@ pub(crate) enum Sighting {
 
 #[derive(Debug)]
 pub(crate) struct Known {
-    this: Option<(NodeId, u16)>,
+    this: Option<NodeId>,
     claims: BTreeMap<Source, Peer>,
     told: BTreeMap<NodeId, Peer>,
-    duplicates: BTreeSet<Source>,
+    /// Where our own node is said to be.
+    ourselves: BTreeMap<Source, BTreeSet<SocketAddr>>,
 }
 
 impl Known {
-    /// `this`: our own node and port, if we announce ourselves.
-    pub(crate) fn new(this: Option<(NodeId, u16)>) -> Self {
+    /// `this`: our own node, if we announce ourselves.
+    pub(crate) fn new(this: Option<NodeId>) -> Self {
         Self {
             this,
             claims: BTreeMap::new(),
             told: BTreeMap::new(),
-            duplicates: BTreeSet::new(),
+            ourselves: BTreeMap::new(),
         }
     }
 
@@ -52,10 +53,8 @@ impl Known {
         if peer.addresses.is_empty() {
             return Vec::new();
         }
-        if let Some((node, port)) = self.this
-            && node == peer.node
-        {
-            return self.same_identity(source, peer, port);
+        if self.this == Some(peer.node) {
+            return self.ourselves(source, peer);
         }
         if !self.claims.contains_key(&source) && self.claims.len() >= CLAIMS_MAX {
             return Vec::new();
@@ -71,17 +70,23 @@ impl Known {
         events
     }
 
-    /// Our own claim comes back to us, which is no news; on another port it is someone else's.
-    fn same_identity(&mut self, source: Source, peer: Peer, port: u16) -> Vec<Event> {
-        let own = peer.addresses.iter().any(|address| address.port() == port);
-        if own || self.duplicates.len() >= CLAIMS_MAX || !self.duplicates.insert(source) {
+    /// A copy of this disk has the same name, and mostly the same port: only who answers there can tell it from us.
+    fn ourselves(&mut self, source: Source, mut peer: Peer) -> Vec<Event> {
+        if !self.ourselves.contains_key(&source) && self.ourselves.len() >= CLAIMS_MAX {
             return Vec::new();
         }
-        vec![Event::Duplicate(peer)]
+        peer.addresses.truncate(ADDRESSES_MAX);
+        let now: BTreeSet<_> = peer.addresses.iter().copied().collect();
+        let before = self.ourselves.insert(source, now).unwrap_or_default();
+        peer.addresses.retain(|address| !before.contains(address));
+        match peer.addresses.is_empty() {
+            true => Vec::new(),
+            false => vec![Event::Ourselves(peer)],
+        }
     }
 
     fn gone(&mut self, source: &Source) -> Vec<Event> {
-        self.duplicates.remove(source);
+        self.ourselves.remove(source);
         match self.claims.remove(source) {
             Some(peer) => self.tell(peer.node),
             None => Vec::new(),
@@ -179,14 +184,19 @@ mod tests {
     }
 
     #[test]
-    fn ourselves_are_no_news_but_a_double_is_told_once() {
-        let mut known = Known::new(Some((NodeId::new([9; 16]), 7)));
+    fn each_address_where_we_are_said_to_be_is_told_once() {
+        let mut known = Known::new(Some(NodeId::new([9; 16])));
         let own = peer(9, &["10.0.0.2:7"]);
-        assert_eq!(known.handle(Sighting::Seen(mdns("a"), own)), []);
-        let double = peer(9, &["10.0.0.3:8"]);
-        let told = known.handle(Sighting::Seen(mdns("b"), double.clone()));
-        assert_eq!(told, [Event::Duplicate(double.clone())]);
-        assert_eq!(known.handle(Sighting::Seen(mdns("b"), double)), []);
+        let told = known.handle(Sighting::Seen(mdns("a"), own.clone()));
+        assert_eq!(told, [Event::Ourselves(own.clone())]);
+        assert_eq!(known.handle(Sighting::Seen(mdns("a"), own.clone())), []);
+        // a copy of this disk on another host: one name, one port
+        let both = peer(9, &["10.0.0.2:7", "10.0.0.3:7"]);
+        let told = known.handle(Sighting::Seen(mdns("a"), both));
+        assert_eq!(told, [Event::Ourselves(peer(9, &["10.0.0.3:7"]))]);
+        assert_eq!(known.handle(Sighting::Gone(mdns("a"))), []);
+        let told = known.handle(Sighting::Seen(mdns("a"), own.clone()));
+        assert_eq!(told, [Event::Ourselves(own)]);
     }
 
     #[test]

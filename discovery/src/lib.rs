@@ -58,8 +58,8 @@ pub enum Event {
     Found(Peer),
     /// No source claims this node any more.
     Lost(NodeId),
-    /// Another process uses our own node id.
-    Duplicate(Peer),
+    /// Our own node id is said to be there: it is ourselves, or a copy of this disk. Each address is told once.
+    Ourselves(Peer),
     /// Something keeps discovery from working: why, and what to do.
     Warning(String),
 }
@@ -170,7 +170,7 @@ pub(crate) struct Outlet(Arc<Mutex<(Known, Sender<Event>)>>);
 
 impl Outlet {
     fn new(announcement: Option<&Announcement>, events: Sender<Event>) -> Self {
-        let this = announcement.map(|own| (own.node, own.listen.port()));
+        let this = announcement.map(|own| own.node);
         Self(Arc::new(Mutex::new((Known::new(this), events))))
     }
 

@@ -7,9 +7,11 @@
 //! 3. Each side sends, encrypted, who it is, with a signature by its incarnation over the handshake
 //!    hash; the dialler says what the stream is for.
 
-use super::keys::{Identity, Pins, Psk, incarnation_id, verify};
+use super::keys::{Identity, PinError, Pins, Psk, incarnation_id, verify};
 use super::{LinkError, SecureStream};
 use delugefs_core::ids::{IncarnationId, NodeId};
+use snow::params::DHChoice;
+use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::{Builder, HandshakeState};
 use std::io;
 use std::time::Duration;
@@ -184,7 +186,7 @@ async fn accept_unlimited<S: AsyncRead + AsyncWrite + Unpin>(
     let identified = receive_identity(&mut stream, &side, &credentials.identity).await;
     if matches!(
         identified,
-        Ok(_) | Err(LinkError::Itself | LinkError::Duplicate(_))
+        Ok(_) | Err(LinkError::Itself | LinkError::Duplicate { .. })
     ) {
         // So that a double on the other side learns of it, too.
         let purpose = identified
@@ -324,11 +326,12 @@ async fn receive_identity<S: AsyncRead + AsyncWrite + Unpin>(
     if incarnation_id(&public_key) != incarnation || !verify(&public_key, &text, signature) {
         return Err(LinkError::protocol("an identity is not authentic"));
     }
-    if &claim[33..49] == own.process() {
+    let process = &claim[33..49];
+    if process == own.process() {
         return Err(LinkError::Itself);
     }
     if node == own.node() {
-        return Err(LinkError::Duplicate(node));
+        return Err(same_node(side, own, process));
     }
     let purpose = Purpose::parse(claim[0]);
     let purpose = purpose.ok_or_else(|| LinkError::protocol("an unknown purpose"))?;
@@ -339,6 +342,24 @@ async fn receive_identity<S: AsyncRead + AsyncWrite + Unpin>(
         static_key: side.remote_static,
     };
     Ok((remote, purpose))
+}
+
+/// Who says that it is this node is a copy of it, or a liar, who must not be able to stop us.
+fn same_node(side: &Side, own: &Identity, process: &[u8]) -> LinkError {
+    let node = own.node();
+    if static_public(own.static_private()) != Some(side.remote_static) {
+        return LinkError::Pin(PinError { node });
+    }
+    LinkError::Duplicate {
+        node,
+        yields: own.process()[..] < *process,
+    }
+}
+
+fn static_public(private: &[u8; 32]) -> Option<[u8; 32]> {
+    let mut key = DefaultResolver.resolve_dh(&DHChoice::Curve25519)?;
+    key.set(private);
+    key.pubkey().try_into().ok()
 }
 
 #[cfg(test)]

@@ -42,9 +42,14 @@ pub enum LinkError {
     /// We dialled ourselves.
     #[error("this address is our own")]
     Itself,
-    /// Another process has our node id.
-    #[error("another process runs with the id of this node, {0}")]
-    Duplicate(NodeId),
+    /// Another process has our node id, and its key.
+    #[error("another process runs with the identity of this node, {node}")]
+    Duplicate {
+        /// The node.
+        node: NodeId,
+        /// Whether it is for us to become another node: so on one side exactly.
+        yields: bool,
+    },
     /// The node's static key is not the one it had.
     #[error(transparent)]
     Pin(#[from] PinError),

@@ -7,6 +7,7 @@ use crate::link::connection::Pace;
 use crate::link::message::{Hello, PROTOCOL};
 use crate::link::{self, Connection, Established, LinkError, Message, Purpose, Receiver, Sender};
 use crate::net::{self, Accepted};
+use crate::root::Standing;
 use crate::sync_ext::lock;
 use delugefs_core::ids::NodeId;
 use delugefs_core::sync::{DialFailure, Direction, Event, LinkId, LinkUp};
@@ -99,8 +100,8 @@ pub(super) fn dial(shared: &Arc<Shared>, address: SocketAddr) {
             tracing::debug!("no link to {address}: {error}");
             let failure = match error {
                 LinkError::Itself => DialFailure::Oneself,
-                LinkError::Duplicate(_) => {
-                    shared.stop_because(format!("{error}: stop one of the two; a copy of a disk has to be started elsewhere once, to become a disk of its own"));
+                LinkError::Duplicate { yields, .. } => {
+                    doubled(&shared, yields, address);
                     DialFailure::Stranger
                 }
                 LinkError::Io(_) | LinkError::TimedOut | LinkError::Closed => {
@@ -116,6 +117,20 @@ pub(super) fn dial(shared: &Arc<Shared>, address: SocketAddr) {
                 .await;
         }
     });
+}
+
+/// A copy of this disk runs, too. Both end: which of them has answered whom is not to be told apart any more.
+pub(super) fn doubled(shared: &Shared, yields: bool, other: SocketAddr) {
+    let (standing, next) = match yields {
+        true => (Standing::Double, "becomes a disk of its own"),
+        false => (Standing::Behind, "stays the disk that both were"),
+    };
+    shared.stop_and_stand(
+        standing,
+        &format!(
+            "another copy of this disk runs at {other}, and both stop. Nothing is lost: start both again, or one; this one {next}"
+        ),
+    );
 }
 
 /// Connects to a node for some purpose.

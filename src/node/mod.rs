@@ -128,7 +128,7 @@ async fn live(
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
     match shared.file.standing {
         Standing::Creating => own_the_root(&shared)?,
-        Standing::InUse => first_names(&shared, &stop).await,
+        _ => first_names(&shared, &stop).await,
     }
     let mount = mount(&shared)?;
     let control = Arc::new(Control(Arc::clone(&shared)));
@@ -257,9 +257,17 @@ async fn pass_on(shared: Arc<Shared>, mut seen: Receiver<Seen>, peers: Vec<Socke
                 };
                 shared.tell(Input::Event(found)).await;
             }
-            Seen::Duplicate(peer) => tracing::debug!("{peer:?} has this node's id"),
+            // a dial tells whether it is ourselves or a copy of this disk
+            Seen::Ourselves(peer) if peer.volume == shared.volume().id => {
+                let found = Event::Found {
+                    node: None,
+                    addresses: peer.addresses,
+                    origin: Origin::Discovered,
+                };
+                shared.tell(Input::Event(found)).await;
+            }
             Seen::Warning(text) => tracing::warn!("{text}"),
-            Seen::Found(_) | Seen::Lost(_) => {}
+            Seen::Found(_) | Seen::Ourselves(_) | Seen::Lost(_) => {}
         }
     }
 }

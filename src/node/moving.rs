@@ -54,7 +54,7 @@ pub fn commit(node: &dyn Mover) -> Result<(), NamesError> {
     let Some(group) = filesystem.take_group() else {
         return Ok(());
     };
-    let view = match author(node, &group, None) {
+    let view = match author(node, &group, Besides::Nothing) {
         Ok(view) => view,
         Err(error) => {
             filesystem.return_group();
@@ -70,33 +70,48 @@ pub fn commit(node: &dyn Mover) -> Result<(), NamesError> {
 pub fn rebase(node: &dyn Mover) -> Result<(), NamesError> {
     // the bulk of it without the namespace's lock
     commit(node)?;
-    rebase_with(node, None)
+    rebase_with(node, Besides::Nothing)
 }
 
-/// Shows what the heads show, also where the last run ended before it could: heads that were pulled then are no news
-/// to anyone any more.
-pub fn catch_up(node: &dyn Mover) -> Result<(), NamesError> {
-    match node.filesystem().base() == base_view(&node.repository().view()) {
+/// Changes the volume's settings.
+pub fn set(node: &dyn Mover, settings: &Settings) -> Result<(), NamesError> {
+    rebase_with(node, Besides::Settings(settings))
+}
+
+/// Shows what the heads show, also where the last run ended before it could. A new incarnation begins its chain with
+/// what the one before it had on this disk: others may know that one's chain only as another disk has continued it.
+pub fn catch_up(node: &dyn Mover, before: Option<IncarnationId>) -> Result<(), NamesError> {
+    let repository = node.repository();
+    let authors = repository.authors()?;
+    let is_begun = authors.contains_key(&node.incarnation());
+    if let Some(before) = before.filter(|before| !is_begun && authors.contains_key(before)) {
+        return rebase_with(node, Besides::Continuation(before));
+    }
+    match node.filesystem().base() == base_view(&repository.view()) {
         true => Ok(()),
         false => rebase(node),
     }
 }
 
-/// Changes the volume's settings.
-pub fn set(node: &dyn Mover, settings: &Settings) -> Result<(), NamesError> {
-    rebase_with(node, Some(settings))
+/// What a rebase commits besides what is pending.
+#[derive(Clone, Copy)]
+enum Besides<'a> {
+    Nothing,
+    Settings(&'a Settings),
+    /// A first commit, which goes on from this incarnation's chain.
+    Continuation(IncarnationId),
 }
 
-fn rebase_with(node: &dyn Mover, settings: Option<&Settings>) -> Result<(), NamesError> {
+fn rebase_with(node: &dyn Mover, besides: Besides<'_>) -> Result<(), NamesError> {
     let _moving = lock(node.names_moving());
     let repository = node.repository();
     let mut brought = None;
     let mut failed = None;
     let invalidations = node.filesystem().rebase(|base, group| {
-        let own = match group {
-            Some(group) => author(node, group, settings)?,
-            None if settings.is_some() => author(node, &nothing(base), settings)?,
-            None => view_of(repository, base)?,
+        let own = match (group, besides) {
+            (Some(group), _) => author(node, group, besides)?,
+            (None, Besides::Nothing) => view_of(repository, base)?,
+            (None, _) => author(node, &nothing(base), besides)?,
         };
         let view = match repository.refresh_view() {
             // What has been committed must be told to the filesystem, or the next commit would start from a view
@@ -127,7 +142,7 @@ fn rebase_with(node: &dyn Mover, settings: Option<&Settings>) -> Result<(), Name
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// A group in which only the volume's settings change.
+/// A group without changes to the tree.
 fn nothing(base: &BaseView) -> Group {
     Group {
         base: base.clone(),
@@ -138,13 +153,14 @@ fn nothing(base: &BaseView) -> Group {
     }
 }
 
-fn author(
-    node: &dyn Mover,
-    group: &Group,
-    settings: Option<&Settings>,
-) -> Result<View, RepositoryError> {
+fn author(node: &dyn Mover, group: &Group, besides: Besides<'_>) -> Result<View, RepositoryError> {
     let repository = node.repository();
     let base = view_of(repository, &group.base)?;
+    let (settings, before) = match besides {
+        Besides::Nothing => (None, None),
+        Besides::Settings(settings) => (Some(settings), None),
+        Besides::Continuation(before) => (None, repository.sequence(before)?),
+    };
     let authored = repository.author(&Authoring {
         incarnation: node.incarnation(),
         label: node.label(),
@@ -152,7 +168,8 @@ fn author(
         changes: &group.changes,
         settings,
         infos: &group.infos,
-        journal_sequence: group.sequence,
+        journal_sequence: group.sequence.max(before.unwrap_or(0)),
+        even_if_nothing: matches!(besides, Besides::Continuation(_)),
         now: node.now(),
         durable: true,
         resolve: &|directory| group.places.get(&directory).cloned(),
@@ -214,20 +231,24 @@ pub struct Committed {
     pub sequence: u64,
 }
 
-/// What is committed of an incarnation's doings.
+/// What is committed of a node's doings: by its incarnation, or, if that has no chain yet, by the one before it.
 pub fn committed(
     repository: &Repository,
-    incarnation: IncarnationId,
+    (present, before): (IncarnationId, Option<IncarnationId>),
 ) -> Result<Committed, RepositoryError> {
-    let sequence = repository.sequence(incarnation)?;
     let authors = repository.authors()?;
-    let newest = authors
-        .get(&incarnation)
-        .map(|own| repository.view_of(&[*own].into()));
-    let base = newest.transpose()?.unwrap_or_else(|| repository.view());
+    for incarnation in [Some(present), before].into_iter().flatten() {
+        if let Some(own) = authors.get(&incarnation) {
+            let sequence = repository.sequence(incarnation)?;
+            return Ok(Committed {
+                base: base_view(&repository.view_of(&[*own].into())?),
+                sequence: sequence.unwrap_or(0),
+            });
+        }
+    }
     Ok(Committed {
-        base: base_view(&base),
-        sequence: sequence.unwrap_or(0),
+        base: base_view(&repository.view()),
+        sequence: 0,
     })
 }
 

@@ -8,6 +8,7 @@ use super::shared::{Shared, unix_time, wall_clock};
 use super::story;
 use crate::filesystem::{Filesystem, Invalidation};
 use crate::link::{Purpose, blocking};
+use crate::root::Standing;
 use crate::sync_ext::lock;
 use delugefs_core::ids::{IncarnationId, NodeId, TreeId};
 use delugefs_core::settings::Settings;
@@ -106,17 +107,17 @@ pub(super) fn rebase(shared: &Shared) -> Result<(), NamesError> {
     moving::rebase(shared)
 }
 
-/// Shows what the heads show, also where the last run ended before it could.
-pub(super) fn catch_up(shared: &Shared) -> Result<(), NamesError> {
-    moving::catch_up(shared)
-}
-
 /// Changes the volume's settings.
 pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError> {
     moving::set(shared, settings)?;
     // the sync machine finds the new head at its next look, and announces it
     shared.pending.notify_one();
     Ok(())
+}
+
+/// Shows what the heads show, also where the last run ended before it could.
+pub(super) fn catch_up(shared: &Shared) -> Result<(), NamesError> {
+    moving::catch_up(shared, shared.file.continues)
 }
 
 /// Settings travel with the names.
@@ -188,11 +189,11 @@ pub(super) fn suspect(shared: &Arc<Shared>, peer: NodeId, evidence: Evidence) {
         return;
     }
     let by = label(shared, peer);
-    if let Err(error) = shared.file.renew_at_next_start(&shared.layout) {
-        tracing::error!("{error}");
-    }
-    shared.stop_because(format!(
-        "{by} has seen newer work of this disk than is on it: it was restored from an older copy, or another copy of it is running. \
-         Stop the other copy if there is one. At the next start this disk continues as a new node; what it holds is kept"
-    ));
+    shared.stop_and_stand(
+        Standing::Behind,
+        &format!(
+            "{by} has seen newer work of this disk than is on it: it was restored from an older copy, or another copy of it is running. \
+             Start it again: it continues with what the others have, and with what it has itself"
+        ),
+    );
 }

@@ -2,7 +2,7 @@
 
 use super::links;
 use super::shared::Shared;
-use crate::link::{self, Purpose, blocking};
+use crate::link::{self, LinkError, Purpose, blocking};
 use crate::net::{Accepted, Incoming, Listener, Protocol, ask};
 use delugefs_metadata_repo::exchange::{self, ServeOptions};
 use std::sync::Arc;
@@ -47,6 +47,7 @@ async fn serve(shared: Arc<Shared>, git: Arc<Semaphore>, incoming: Incoming) {
                 Purpose::Git => serve_git(&shared, &git, established.stream).await,
                 Purpose::Swarm => join_swarm(&shared, established.stream),
             },
+            Err(LinkError::Duplicate { yields, .. }) => links::doubled(&shared, yields, source),
             Err(error) => tracing::debug!("no link with {source}: {error}"),
         },
         Protocol::Git => serve_git(&shared, &git, stream).await,

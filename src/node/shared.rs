@@ -11,7 +11,7 @@ use crate::filesystem::{Filesystem, Invalidation};
 use crate::link::Credentials;
 use crate::link::message::{Hello, PROTOCOL};
 use crate::net::Gate;
-use crate::root::{Layout, NodeFile, VolumeName};
+use crate::root::{Layout, NodeFile, Standing, VolumeName};
 use crate::sync_ext::lock;
 use delugefs_core::ids::{IncarnationId, NodeId};
 use delugefs_core::settings::Settings;
@@ -112,6 +112,14 @@ impl Shared {
         tracing::error!("stopping: {sentence}");
         lock(&self.stopped_by).get_or_insert(sentence);
         self.stop.cancel();
+    }
+
+    /// Ends the node, which cannot go on as who it is; the next start makes of it what its standing says.
+    pub(super) fn stop_and_stand(&self, standing: Standing, sentence: &str) {
+        match NodeFile::mark(&self.layout, standing) {
+            Ok(()) => self.stop_because(sentence.to_owned()),
+            Err(error) => self.stop_because(format!("{sentence} (but: {error})")),
+        }
     }
 
     /// Tells the kernel what to forget.

@@ -56,7 +56,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
     let (lock, mut file) = take_root(&options, &layout, &gate, &peers).await?;
     let repository = open_names(&layout, &file)?;
     // before it listens: a copy must not take the port of the disk it was copied from
-    renew_if_copied(&mut file, &options, &repository)?;
+    renew(&mut file, &options)?;
     let listener = listen(&options, &mut file, &gate)?;
     take_options(&mut file, &options);
     file.store(&layout)?;
@@ -249,27 +249,24 @@ fn names_error(layout: &Layout, source: delugefs_metadata_repo::RepositoryError)
     NodeError::Names { path, source }
 }
 
-fn renew_if_copied(
-    file: &mut NodeFile,
-    options: &Options,
-    repository: &Repository,
-) -> Result<(), NodeError> {
-    let incarnation = file.identity.keys.incarnation();
-    let committed = repository
-        .sequence(incarnation)
-        .map_err(|source| names_error(&Layout::new(&options.root), source))?;
-    let renewal = file.renew_if_copied(&options.root, committed.unwrap_or(0))?;
-    if renewal == Renewal::Copied {
-        let sentence = format!(
-            "{} was copied or moved here: it continues as a new disk of volume {}; the one it was copied from is not affected",
-            options.root.display(),
-            file.identity.volume.name
-        );
-        tracing::warn!("{sentence}");
-        background::note(&sentence);
-        if is_default_label(&file.label) {
-            file.label = label(options);
-        }
+/// A root that was copied, restored or doubled goes on under another identity.
+fn renew(file: &mut NodeFile, options: &Options) -> Result<(), NodeError> {
+    let (root, volume) = (options.root.display(), &file.identity.volume.name);
+    let sentence = match file.standing {
+        Standing::Double => format!("{root} continues as a new disk of volume {volume}"),
+        Standing::Behind => format!("{root} continues with what others have seen of it since"),
+        Standing::Creating | Standing::InUse => format!(
+            "{root} was copied or moved here: it continues as a new disk of volume {volume}; the one it was copied from is not affected"
+        ),
+    };
+    let renewal = file.renew(&options.root)?;
+    if renewal == Renewal::None {
+        return Ok(());
+    }
+    tracing::warn!("{sentence}");
+    background::note(&sentence);
+    if renewal == Renewal::Node && is_default_label(&file.label) {
+        file.label = label(options);
     }
     Ok(())
 }
@@ -357,13 +354,13 @@ fn open_filesystem(
 ) -> Result<Filesystem, NodeError> {
     let names = |source| names_error(layout, source);
     let settings = repository.settings().map_err(names)?;
-    let committed =
-        moving::committed(repository, file.identity.keys.incarnation()).map_err(names)?;
+    let chain = (file.identity.keys.incarnation(), file.continues);
+    let committed = moving::committed(repository, chain).map_err(names)?;
     let config = fs::Config {
         root: layout.root().to_owned(),
         label: file.label.clone(),
         base: committed.base,
-        sequence: committed.sequence.max(file.journal_floor),
+        sequence: committed.sequence,
         inline_max: settings.inline_max,
     };
     let ports = Ports {

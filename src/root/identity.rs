@@ -65,7 +65,7 @@ impl Disk {
     }
 }
 
-/// What can be relied on of a root. Goes one way only, until the next start makes a new identity of what cannot.
+/// What can be relied on of a root. Goes one way only, until a start makes a new identity of what cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
@@ -73,6 +73,10 @@ pub enum Standing {
     Creating,
     /// A disk of its volume.
     InUse,
+    /// Others have seen more of this disk than is on it: it continues as a new incarnation of the same node.
+    Behind,
+    /// Another disk goes on as this node: this one continues as another node.
+    Double,
 }
 
 /// Held while the standing on disk changes: of two changes at once, one would be lost.
@@ -90,10 +94,12 @@ pub struct VolumeName {
 /// Why a root's identity was made anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// The root is where it was.
+    /// The root is where it was, and as far as anybody has seen it.
     None,
-    /// The root was copied or restored to another place: it continues as another node.
-    Copied,
+    /// The root was restored, or may have been: the same node continues, with a chain and a log of its own.
+    Incarnation,
+    /// The root was copied to another place, or another disk goes on as this node: it continues as another node.
+    Node,
 }
 
 /// Who a node is.
@@ -120,8 +126,9 @@ pub struct NodeFile {
     pub port: u16,
     /// Most bytes to use, if the owner set a limit.
     pub capacity: Option<u64>,
-    /// Journal records up to here were committed by an earlier incarnation.
-    pub journal_floor: u64,
+    /// The incarnation that this disk was before: where there is no chain of the present one, its chain says how far
+    /// the journal is committed, and is what goes on.
+    pub continues: Option<IncarnationId>,
     /// What can be relied on.
     pub standing: Standing,
     disk: Disk,
@@ -144,7 +151,8 @@ struct Stored {
     port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     capacity: Option<u64>,
-    journal_floor: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    continues: Option<String>,
     signing_key: String,
     link_key: String,
     volume: StoredVolume,
@@ -170,7 +178,7 @@ impl NodeFile {
             site: String::new(),
             port: 0,
             capacity: None,
-            journal_floor: 0,
+            continues: None,
             standing: Standing::InUse,
             disk: Disk::of(root)?,
         })
@@ -216,12 +224,13 @@ impl NodeFile {
                 .map_err(|e: ParseIdError| e.to_string())?,
             name: stored.volume.name,
         };
+        let node = stored.node.parse();
+        let continues = stored.continues.map(|before| before.parse());
+        let continues = continues.transpose();
+        let continues = continues.map_err(|e: ParseIdError| e.to_string())?;
         Ok(Self {
             identity: Identity {
-                node: stored
-                    .node
-                    .parse()
-                    .map_err(|e: ParseIdError| e.to_string())?,
+                node: node.map_err(|e: ParseIdError| e.to_string())?,
                 keys,
                 volume,
             },
@@ -229,7 +238,7 @@ impl NodeFile {
             site: stored.site,
             port: stored.port,
             capacity: stored.capacity,
-            journal_floor: stored.journal_floor,
+            continues,
             standing: stored.standing,
             disk: stored.disk,
         })
@@ -266,7 +275,7 @@ impl NodeFile {
             site: self.site.clone(),
             port: self.port,
             capacity: self.capacity,
-            journal_floor: self.journal_floor,
+            continues: self.continues.map(|before| before.to_string()),
             signing_key: to_hex(&keys.signing.to_bytes()),
             link_key: to_hex(&keys.link),
             volume: StoredVolume {
@@ -289,28 +298,36 @@ impl NodeFile {
         }
     }
 
-    /// The state of this root is older than what others have seen of it: at the next start it continues as another
-    /// node.
-    pub fn renew_at_next_start(&self, layout: &Layout) -> Result<(), RootError> {
-        let mut stale = self.clone();
-        stale.disk.inode = 0;
-        stale.store(layout)
+    /// Takes a new identity where the present one cannot go on, so that no two nodes ever write one author's chain.
+    pub fn renew(&mut self, root: &Path) -> Result<Renewal, RootError> {
+        let renewal = self.renewal(root)?;
+        if renewal == Renewal::None {
+            return Ok(renewal);
+        }
+        let before = self.identity.keys.incarnation();
+        let fresh = Self::create(root, self.identity.volume.clone(), self.label.clone())?;
+        match renewal {
+            Renewal::Node => {
+                self.identity = fresh.identity;
+                self.port = 0;
+            }
+            _ => self.identity.keys.signing = fresh.identity.keys.signing,
+        }
+        self.disk = fresh.disk;
+        self.standing = Standing::InUse;
+        self.continues = Some(before);
+        Ok(renewal)
     }
 
-    /// If this root was copied or restored to another place, it continues as another node with keys of its own,
-    /// so that no two nodes ever write one author's chain. `committed` is the newest journal sequence that the
-    /// old incarnation has committed.
-    pub fn renew_if_copied(&mut self, root: &Path, committed: u64) -> Result<Renewal, RootError> {
-        let disk = Disk::of(root)?;
-        if disk == self.disk {
-            return Ok(Renewal::None);
+    fn renewal(&self, root: &Path) -> Result<Renewal, RootError> {
+        if Disk::of(root)? != self.disk {
+            return Ok(Renewal::Node);
         }
-        let fresh = Self::create(root, self.identity.volume.clone(), self.label.clone())?;
-        self.identity = fresh.identity;
-        self.disk = disk;
-        self.port = 0;
-        self.journal_floor = self.journal_floor.max(committed);
-        Ok(Renewal::Copied)
+        Ok(match self.standing {
+            Standing::Creating | Standing::InUse => Renewal::None,
+            Standing::Behind => Renewal::Incarnation,
+            Standing::Double => Renewal::Node,
+        })
     }
 }
 
@@ -375,7 +392,7 @@ label = \"server1:/mnt/disk1\"
 site = \"attic\"
 port = 4242
 capacity = 500000000000
-journal_floor = 17
+continues = \"09090909090909090909090909090909\"
 signing_key = \"0202020202020202020202020202020202020202020202020202020202020202\"
 link_key = \"0303030303030303030303030303030303030303030303030303030303030303\"
 
@@ -397,6 +414,7 @@ inode = 12
         assert_eq!(file.identity.volume.id, VolumeId::new([7; 16]));
         assert_eq!((file.standing, file.port), (Standing::Creating, 4242));
         assert_eq!(file.capacity, Some(500_000_000_000));
+        assert_eq!(file.continues, Some(IncarnationId::new([9; 16])));
         let incarnation = file.identity.keys.incarnation();
         assert_eq!(incarnation.to_string(), "1eed29b1654fbca94617004d7969dfc4");
         file.store(&layout).unwrap();
@@ -432,18 +450,37 @@ inode = 12
     fn a_copied_root_becomes_another_node() {
         let (original, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut file = sample(original.path());
-        assert_eq!(
-            file.renew_if_copied(original.path(), 5).unwrap(),
-            Renewal::None
-        );
+        assert_eq!(file.renew(original.path()).unwrap(), Renewal::None);
         let before = file.identity.clone();
-        assert_eq!(
-            file.renew_if_copied(copy.path(), 5).unwrap(),
-            Renewal::Copied
-        );
+        assert_eq!(file.renew(copy.path()).unwrap(), Renewal::Node);
         assert_ne!(file.identity.node, before.node);
+        assert_ne!(file.identity.keys.link, before.keys.link);
         assert_ne!(file.identity.keys.incarnation(), before.keys.incarnation());
         assert_eq!(file.identity.volume, before.volume);
-        assert_eq!(file.journal_floor, 5);
+        assert_eq!(file.continues, Some(before.keys.incarnation()));
+    }
+
+    #[test]
+    fn what_others_know_more_of_becomes_a_new_incarnation_and_a_double_another_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        for (standing, renewal) in [
+            (Standing::Behind, Renewal::Incarnation),
+            (Standing::Double, Renewal::Node),
+        ] {
+            let before = sample(folder.path());
+            before.store(&layout).unwrap();
+            NodeFile::mark(&layout, standing).unwrap();
+            NodeFile::mark(&layout, Standing::InUse).unwrap();
+            let mut file = NodeFile::load(&layout).unwrap().unwrap();
+            assert_eq!(file.renew(folder.path()).unwrap(), renewal);
+            let (old, new) = (&before.identity, &file.identity);
+            let stays = renewal == Renewal::Incarnation;
+            assert_eq!(new.node == old.node, stays);
+            assert_eq!(new.keys.link == old.keys.link, stays);
+            assert_ne!(new.keys.incarnation(), old.keys.incarnation());
+            assert_eq!(file.continues, Some(old.keys.incarnation()));
+            assert_eq!(file.renew(folder.path()).unwrap(), Renewal::None);
+        }
     }
 }

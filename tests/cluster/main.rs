@@ -7,6 +7,7 @@ mod support;
 mod copies;
 mod crowd;
 mod discovery;
+mod doubles;
 mod endings;
 mod hostile;
 mod lan;

@@ -237,7 +237,7 @@ impl Node {
 
     /// Shows all that is here; the machine's first events.
     pub(crate) fn boot(&mut self, seed: u64) -> Vec<Event> {
-        moving::catch_up(self.parts()).unwrap();
+        moving::catch_up(self.parts(), None).unwrap();
         let sync = self.machine(seed, self.parts());
         let mut first = vec![Event::Wake];
         if self.filesystem().status().uncommitted > 0 {
@@ -275,7 +275,7 @@ impl Node {
         });
         let events = Arc::new(SimEvents::default());
         let label = format!("disk{}", self.number);
-        let committed = moving::committed(&repository, incarnation)?;
+        let committed = moving::committed(&repository, (incarnation, None))?;
         let config = FsConfig {
             root: self.root.clone(),
             label: label.clone(),

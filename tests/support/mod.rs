@@ -419,6 +419,16 @@ impl Node {
             .unwrap_or_else(|| panic!("no status:\n{}", self.log()))
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// The head commit, while it answers.
+    pub fn try_head(&self) -> Option<String> {
+        Some(self.try_status()?["volume"]["head"].to_string())
+    }
+
     /// Number of peers with a link.
     pub fn connected(&self) -> usize {
         let status = self.status();

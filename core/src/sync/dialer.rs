@@ -45,9 +45,8 @@ impl Dialer {
 
     /// Learns of an address. Discovery and the owner speak of now, so what failed before is tried soon.
     pub(super) fn found(&mut self, node: Option<NodeId>, at: SocketAddr, origin: Origin, now: Now) {
-        if node == Some(self.me) {
-            return;
-        }
+        // where this node itself is said to be, a copy of it may be: a dial tells
+        let node = node.filter(|node| *node != self.me);
         let is_deferring = node.is_some_and(|node| self.me > node);
         let soon = now
             + if is_deferring {

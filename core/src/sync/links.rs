@@ -86,6 +86,7 @@ impl Links {
         self.nodes.insert(up.link, up.peer);
         if let Some(old) = self.peers.insert(up.peer, link) {
             self.nodes.remove(&old.id);
+            tell_of_double(old.listening, up, agenda);
             agenda.push(Effect::Disconnect {
                 link: old.id,
                 reason: Reason::Duplicate,
@@ -190,6 +191,20 @@ impl Links {
     fn get_mut(&mut self, link: LinkId) -> Option<&mut Link> {
         let node = self.nodes.get(&link)?;
         self.peers.get_mut(node)
+    }
+}
+
+/// Who comes while another link of the same node is up may be a copy of it, or it is back after a crash. It is told
+/// where the other is, and finds out.
+fn tell_of_double(other: Option<SocketAddr>, up: &LinkUp, agenda: &mut Agenda) {
+    let is_here = |at: Option<SocketAddr>| at.is_some_and(|at| at.ip().is_loopback());
+    if let Some(address) = other
+        && other != up.listening
+        && is_meaningful_elsewhere(address)
+        && is_here(other) == is_here(up.listening)
+    {
+        let node = up.peer;
+        agenda.send(up.link, Message::Peers(vec![PeerAddress { node, address }]));
     }
 }
 

@@ -7,7 +7,7 @@ use super::pack_reader::{self, Quarantine, Received};
 use super::pktline::{self, BandReader, Line, Reader};
 use super::refs::{self, Locked};
 use super::store::Objects;
-use super::verify::{Move, check_forward, verify};
+use super::verify::{Here, Move, check_forward, verify};
 use super::{ExchangeError, GitStore, PullLimits, VolumeRules, commit_id, object_id, request};
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
 use gix::ObjectId;
@@ -101,15 +101,17 @@ pub(crate) fn pull_into(
         return Ok(Pulled::default());
     }
     let received = fetch(&mut lines, &mut write, &repository, (&plan, options))?;
-    let mut known: Vec<_> = ours.into_values().collect();
-    known.extend(refs::target(&repository, refs::MAIN)?);
+    let here = Here {
+        authors: &ours,
+        main: refs::target(&repository, refs::MAIN)?,
+    };
     let objects = received
         .as_ref()
         .map_or(0, |received| received.objects.len());
     let ready = check(
         &repository,
         received.as_ref(),
-        (&plan.moves, known),
+        (&plan.moves, &here),
         options,
     )?;
     let (locked, moved): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
@@ -127,26 +129,26 @@ type Ready = (Locked, (IncarnationId, CommitId));
 fn check(
     repository: &gix::Repository,
     received: Option<&Received>,
-    (moves, known): (&[Move], Vec<ObjectId>),
+    (moves, here): (&[Move], &Here<'_>),
     options: &PullOptions<'_>,
 ) -> Result<Vec<Ready>, ExchangeError> {
-    let mut here = repository.clone();
+    let mut local = repository.clone();
     let mut quarantine;
     let objects: &mut dyn Objects = match received {
-        None => &mut here,
+        None => &mut local,
         Some(received) => {
             quarantine = Quarantine {
                 received,
-                repository: here,
+                repository: local,
             };
             &mut quarantine
         }
     };
     let mut history = History::new(objects, refs::cut(repository)?, options.limits.commits_max);
-    verify(&mut history, moves, known, options.foreign)?;
+    let moves = verify(&mut history, moves, here, options.foreign)?;
     let mut ready = Vec::new();
     for one in moves {
-        if let Some(locked) = lock_ref(repository, &mut history, *one)? {
+        if let Some(locked) = lock_ref(repository, &mut history, one)? {
             ready.push((locked, (one.incarnation, commit_id(&one.new))));
         }
     }
@@ -303,14 +305,11 @@ fn plan(
             old,
             new: *new,
         };
-        // where the rival commit is here already, no fetch is needed to see that it is one
-        if is_here
+        let is_whole = is_here
             && history
                 .unreachable(&tips, HashSet::from([*new]))?
-                .is_empty()
-        {
-            check_forward(&mut history, &moved)?;
-        } else {
+                .is_empty();
+        if !is_whole {
             wants.insert(*new);
         }
         plan.moves.push(moved);

@@ -8,7 +8,7 @@ use super::{ExchangeError, Foreign, commit_id};
 use delugefs_core::ids::IncarnationId;
 use gix::ObjectId;
 use gix::objs::Kind;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// An author chain that is to move.
 #[derive(Debug, Clone, Copy)]
@@ -18,23 +18,29 @@ pub(super) struct Move {
     pub(super) new: ObjectId,
 }
 
-/// Checks all moves. `known` are commits whose closure is surely here: what refs point to. That an object
-/// exists says nothing about what it refers to, so each new commit is followed down to what `known` has.
+/// What refs point to: its closure is surely here.
+pub(super) struct Here<'a> {
+    pub(super) authors: &'a BTreeMap<IncarnationId, ObjectId>,
+    pub(super) main: Option<ObjectId>,
+}
+
+/// Checks all moves, and gives those that are to be made. That an object exists says nothing about what it refers
+/// to, so each new commit is followed down to what is surely here.
 pub(super) fn verify(
     history: &mut History<'_>,
     moves: &[Move],
-    known: Vec<ObjectId>,
+    here: &Here<'_>,
     foreign: &dyn Foreign,
-) -> Result<(), ExchangeError> {
+) -> Result<Vec<Move>, ExchangeError> {
     let query = Query {
         wants: moves.iter().map(|moved| moved.new).collect(),
-        haves: known,
+        haves: here.authors.values().copied().chain(here.main).collect(),
         ..Query::default()
     };
     let selection = history.select(&query)?;
     check_connected(history, &selection, foreign)?;
-    for moved in moves {
-        check_forward(history, moved)?;
+    let moves = allowed(history, moves, here.authors)?;
+    for moved in &moves {
         let mut buffer = Vec::new();
         let raw = read_commit(history.objects, &moved.new, &mut buffer)?;
         let commit = commit_id(&moved.new);
@@ -42,7 +48,80 @@ pub(super) fn verify(
             .check_head(moved.incarnation, commit, raw)
             .map_err(|why| ExchangeError::Rejected { commit, why })?;
     }
-    Ok(())
+    Ok(moves)
+}
+
+/// The moves that lose nothing: forward; or aside, from a head that another chain has in its history.
+///
+/// A chain forks when two disks have gone on with it, one of them copied or restored. What each has added comes back
+/// in the history of the chain that it continues with; until then, the fork stays where it is here, and keeps no other
+/// chain from moving. An error if it is all that there was.
+fn allowed(
+    history: &mut History<'_>,
+    moves: &[Move],
+    authors: &BTreeMap<IncarnationId, ObjectId>,
+) -> Result<Vec<Move>, ExchangeError> {
+    let mut heads = authors.clone();
+    let (mut allowed, mut rivals, mut refused) = (Vec::new(), Vec::new(), None);
+    for moved in moves {
+        match check_forward(history, moved) {
+            Ok(()) => {
+                heads.insert(moved.incarnation, moved.new);
+                allowed.push(*moved);
+            }
+            Err(error @ ExchangeError::MovedBack { .. }) => rivals.push((*moved, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    for (moved, error) in rivals {
+        match aside(history, moved, &heads)? {
+            Aside::Moves => {
+                heads.insert(moved.incarnation, moved.new);
+                allowed.push(moved);
+            }
+            Aside::Stays => {}
+            Aside::Forked => refused = refused.or(Some(error)),
+        }
+    }
+    match refused {
+        Some(error) if allowed.is_empty() => Err(error),
+        _ => Ok(allowed),
+    }
+}
+
+/// What becomes of a chain whose new head does not continue the old one.
+enum Aside {
+    /// Other chains have all that it leaves.
+    Moves,
+    /// Other chains have both branches: all nodes keep the same.
+    Stays,
+    /// Only this chain has what is here.
+    Forked,
+}
+
+fn aside(
+    history: &mut History<'_>,
+    moved: Move,
+    heads: &BTreeMap<IncarnationId, ObjectId>,
+) -> Result<Aside, ExchangeError> {
+    let others = heads
+        .iter()
+        .filter(|(author, _)| **author != moved.incarnation);
+    let others: Vec<ObjectId> = others.map(|(_, head)| *head).collect();
+    let mut have = |head: ObjectId| {
+        let lacking = history.unreachable(&others, HashSet::from([head]))?;
+        Ok::<_, ExchangeError>(lacking.is_empty())
+    };
+    let Some(old) = moved.old else {
+        return Ok(Aside::Moves);
+    };
+    if !have(old)? {
+        return Ok(Aside::Forked);
+    }
+    match moved.new < old && have(moved.new)? {
+        true => Ok(Aside::Stays),
+        false => Ok(Aside::Moves),
+    }
 }
 
 fn check_connected(

@@ -41,6 +41,8 @@ pub struct Authoring<'a> {
     pub now: Timestamp,
     /// Whether the commit has to survive a power cut before this returns.
     pub durable: bool,
+    /// Whether there is to be a commit even if nothing changes: it puts the base's heads into the chain's history.
+    pub even_if_nothing: bool,
     /// The place of a directory that the changes do not touch.
     pub resolve: &'a dyn Fn(EntryId) -> Option<(EntryId, Name)>,
 }
@@ -61,14 +63,14 @@ impl Repository {
         let mut state = self.state();
         let name = files::author_name(authoring.incarnation);
         let own = files::reference(session.git(), &name)?;
-        check_own(&session, own, authoring)?;
+        let parents = parents(&session, own, authoring.base)?;
         let base = object_id(authoring.base.tree.as_bytes());
         let tree = write_tree(&session, base, authoring)?;
-        if tree == base {
+        if tree == base && !authoring.even_if_nothing {
             let view = self.refresh_in(&session, &mut state)?;
             return Ok(Authored { commit: None, view });
         }
-        let commit = self.write_commit(&session, (own, tree), authoring)?;
+        let commit = self.write_commit(&session, (own, tree, parents), authoring)?;
         files::write_objects(&session, &self.inner.path, &mut state.unsynced)?;
         if authoring.durable {
             state.unsynced.sync(&self.inner.path)?;
@@ -129,15 +131,9 @@ impl Repository {
     fn write_commit(
         &self,
         session: &Session<'_>,
-        (own, tree): (Option<ObjectId>, ObjectId),
+        (own, tree, mut parents): (Option<ObjectId>, ObjectId, Vec<ObjectId>),
         authoring: &Authoring<'_>,
     ) -> Result<ObjectId> {
-        let heads = authoring
-            .base
-            .heads
-            .iter()
-            .map(|head| object_id(head.as_bytes()));
-        let mut parents: Vec<ObjectId> = heads.collect();
         let mut newest = None;
         for parent in &parents {
             newest = newest.max(Some(session.commit(*parent)?.time));
@@ -164,19 +160,22 @@ impl Repository {
     }
 }
 
-/// The chain must go on from its own last commit.
-fn check_own(
-    session: &Session<'_>,
-    own: Option<ObjectId>,
-    authoring: &Authoring<'_>,
-) -> Result<()> {
+/// What a commit on a base comes after: the base's heads. The chain must go on from its own last commit; where that
+/// one was made from this very base and has changed nothing, it takes the place of the base's heads.
+fn parents(session: &Session<'_>, own: Option<ObjectId>, base: &View) -> Result<Vec<ObjectId>> {
+    let heads = base.heads.iter().map(|head| object_id(head.as_bytes()));
+    let heads: Vec<ObjectId> = heads.collect();
     let Some(own) = own else {
-        return Ok(());
+        return Ok(heads);
     };
-    for head in &authoring.base.heads {
-        if is_ancestor(session, own, object_id(head.as_bytes()))? {
-            return Ok(());
+    for head in &heads {
+        if is_ancestor(session, own, *head)? {
+            return Ok(heads);
         }
+    }
+    let facts = session.commit(own)?;
+    if facts.parents == heads && facts.tree == object_id(base.tree.as_bytes()) {
+        return Ok(vec![own]);
     }
     Err(RepositoryError::Rules {
         commit: own.to_string(),
@@ -204,7 +203,8 @@ fn write_tree(
 
 fn subject(authoring: &Authoring<'_>) -> String {
     match (authoring.changes.len(), authoring.settings) {
-        (0, _) => "Settings".to_owned(),
+        (0, None) => "Continued".to_owned(),
+        (0, Some(_)) => "Settings".to_owned(),
         (1, _) => "1 change".to_owned(),
         (number, _) => format!("{number} changes"),
     }

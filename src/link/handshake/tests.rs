@@ -111,8 +111,30 @@ async fn ourselves_and_doubles_are_recognised_by_both() {
         ..credentials(1)
     };
     let (near, far) = meet(&credentials(1), &double).await;
-    assert!(matches!(near, Err(LinkError::Duplicate(_))), "{near:?}");
-    assert!(matches!(far, Err(LinkError::Duplicate(_))), "{far:?}");
+    let yields = |met: Result<_, LinkError>| match met {
+        Err(LinkError::Duplicate { yields, .. }) => yields,
+        other => panic!("{other:?}"),
+    };
+    assert_ne!(
+        yields(near),
+        yields(far),
+        "one of them, and both know which"
+    );
+}
+
+#[tokio::test]
+async fn who_only_knows_our_id_is_no_double() {
+    let liar = Credentials {
+        identity: Identity::new(NodeId::new([1; 16]), &[66; 32], &[0x81; 32], [99; 16]),
+        ..credentials(1)
+    };
+    let (near, far) = meet(&credentials(1), &liar).await;
+    for met in [near, far] {
+        assert!(
+            !matches!(met, Ok(_) | Err(LinkError::Duplicate { .. })),
+            "{met:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -146,6 +146,29 @@ fn one_node_is_dialled_once_and_oneself_never_again() {
 }
 
 #[test]
+fn who_takes_the_place_of_its_own_link_is_told_of_the_other() {
+    for (second, is_told) in [(address(7), false), (address(8), true)] {
+        let mut rig = Rig::new(&[]);
+        let up = |link: u64, at: SocketAddr| LinkUp {
+            listening: Some(at),
+            ..accepted(1, link)
+        };
+        rig.on(Event::LinkUp(up(5, address(7))));
+        rig.pass(CROSSING);
+        let effects = rig.on(Event::LinkUp(up(6, second)));
+        assert_eq!(closed(&effects), [(5, Reason::Duplicate)]);
+        let told = Effect::Send {
+            link: LinkId(6),
+            message: Message::Peers(vec![PeerAddress {
+                node: node(1),
+                address: address(7),
+            }]),
+        };
+        assert_eq!(effects.contains(&told), is_told, "{effects:?}");
+    }
+}
+
+#[test]
 fn peers_are_told_of_peers_and_dial_them() {
     let mut rig = Rig::new(&[]);
     rig.up(1);
@@ -176,7 +199,11 @@ fn peers_are_told_of_peers_and_dial_them() {
         link: LinkId(1),
         message,
     });
-    assert_eq!(dials(&effects), [address(30)]);
+    assert_eq!(
+        dials(&effects),
+        [address(30), address(31)],
+        "a copy of this node may be at 31"
+    );
     let told = PeerAddress {
         node: node(3),
         address: address(3),

@@ -123,20 +123,64 @@ fn own_chain_ahead_is_told_and_not_taken() {
 }
 
 #[test]
+fn a_fork_stays_where_it_is_and_keeps_nothing_else_from_moving() {
+    let (from, to) = (Node::new(), Node::new());
+    let first = from.commit(1, &[], &[("a", "0")]);
+    let second = from.commit(1, &[first], &[("a", "1")]);
+    pull(&to, &from);
+    // a disk that was restored has gone on from an older state, and then continued with another chain
+    let other = from.commit(1, &[first], &[("a", "other")]);
+    let continued = from.commit(2, &[other], &[("a", "other")]);
+    let pulled = pull(&to, &from);
+    assert_eq!(pulled.moved, [(incarnation(2), commit_id(continued))]);
+    assert_eq!(to.author(1), Some(second));
+    to.fsck();
+}
+
+#[test]
+fn what_other_chains_have_can_be_left_for_what_they_have_not() {
+    let (from, to) = (Node::new(), Node::new());
+    let first = from.commit(1, &[], &[("a", "0")]);
+    let second = from.commit(1, &[first], &[("a", "1")]);
+    pull(&to, &from);
+    to.commit(3, &[second], &[("a", "1")]);
+    let other = from.commit(1, &[first], &[("a", "other")]);
+    assert_eq!(pull(&to, &from).moved, [(incarnation(1), commit_id(other))]);
+    to.fsck();
+}
+
+#[test]
+fn of_two_branches_that_other_chains_have_all_nodes_keep_the_same() {
+    let (one, two) = (Node::new(), Node::new());
+    let first = one.commit(1, &[], &[("a", "0")]);
+    pull(&two, &one);
+    let left = one.commit(1, &[first], &[("a", "left")]);
+    one.commit(2, &[left], &[("a", "left")]);
+    let right = two.commit(1, &[first], &[("a", "right")]);
+    two.commit(3, &[right], &[("a", "right")]);
+    pull(&one, &two);
+    pull(&two, &one);
+    pull(&one, &two);
+    assert_eq!(one.author(1), Some(left.max(right)));
+    assert_eq!(two.author(1), one.author(1));
+    assert_eq!(pull(&one, &two), Pulled::default());
+    assert_eq!(pull(&two, &one), Pulled::default());
+}
+
+#[test]
 fn a_chain_that_moved_aside_is_refused_and_nothing_moves() {
     let (from, to) = (Node::new(), Node::new());
     let first = from.commit(1, &[], &[("a", "0")]);
     let second = from.commit(1, &[first], &[("a", "1")]);
     pull(&to, &from);
     from.commit(1, &[first], &[("a", "other")]);
-    from.commit(2, &[first], &[("a", "2")]);
     let before = to.leftovers();
     let (pulled, _) = pull_with(&to, &from, &trusting());
     assert!(
         matches!(pulled, Err(ExchangeError::MovedBack { .. })),
         "{pulled:?}"
     );
-    assert_eq!((to.author(1), to.author(2)), (Some(second), None));
+    assert_eq!(to.author(1), Some(second));
     assert_eq!(to.leftovers(), before);
 }
 

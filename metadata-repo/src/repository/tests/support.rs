@@ -147,6 +147,7 @@ impl Node {
             journal_sequence: self.sequence,
             now: Timestamp::from_seconds(self.now),
             durable: self.durable,
+            even_if_nothing: false,
             resolve: &|id| {
                 after
                     .get(id)
@@ -189,9 +190,29 @@ impl Node {
             journal_sequence: self.sequence,
             now: Timestamp::from_seconds(self.now),
             durable: self.durable,
+            even_if_nothing: false,
             resolve: &|_| None,
         });
         self.view = authored.unwrap().view;
+    }
+
+    /// Begins another chain where the present one ended, from the same base; the view stays as it was.
+    pub(crate) fn continue_as(&mut self, number: u8) -> CommitId {
+        self.incarnation = incarnation(number);
+        let authored = self.repository.author(&Authoring {
+            incarnation: self.incarnation,
+            label: "node",
+            base: &self.view,
+            changes: &Changes::new(),
+            settings: None,
+            infos: &self.infos,
+            journal_sequence: self.sequence,
+            now: Timestamp::from_seconds(self.now),
+            durable: true,
+            even_if_nothing: true,
+            resolve: &|_| None,
+        });
+        authored.unwrap().commit.unwrap()
     }
 
     pub(crate) fn refresh(&mut self) {

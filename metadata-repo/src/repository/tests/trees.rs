@@ -53,6 +53,29 @@ fn nothing_new_is_no_commit() {
 }
 
 #[test]
+fn another_chain_goes_on_where_one_ended() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut node = Node::create(&scratch.path().join("a"), 1);
+    node.put([placed(EntryId::ROOT, "a", entry(id(1), inline(b"x")))]);
+    let before = node.view.clone();
+    let first = node.continue_as(2);
+    let shown = node.repository.view();
+    assert_eq!((shown.heads, shown.tree), ([first].into(), before.tree));
+    assert_eq!(node.repository.sequence(incarnation(2)).unwrap(), Some(1));
+    // a crash before anybody was told: the next changes still start from what was there before
+    assert_eq!(node.view, before);
+    let second = node.put([placed(EntryId::ROOT, "b", entry(id(2), inline(b"y")))]);
+    assert_eq!(second.view.heads, [second.commit.unwrap()].into());
+    node.view = before;
+    let stale = placed(EntryId::ROOT, "c", entry(id(3), inline(b"z")));
+    let changes = [change(&node.model, id(3), Some(stale))];
+    assert!(matches!(
+        node.try_author(&changes.into_iter().collect()),
+        Err(RepositoryError::Rules { .. })
+    ));
+}
+
+#[test]
 fn a_moved_directory_is_one_change() {
     let scratch = tempfile::tempdir().unwrap();
     let mut node = Node::create(&scratch.path().join("a"), 1);
