@@ -54,16 +54,21 @@ impl Retention {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             other => other.unwrap_or_default(),
         };
-        let since = text.lines().skip(1).filter_map(parse_line).fold(
-            BTreeMap::new(),
-            |mut since, (info_hash, death)| {
-                match death {
-                    Some(death) => since.insert(info_hash, death),
-                    None => since.remove(&info_hash),
-                };
-                since
-            },
-        );
+        let mut lines = text.lines();
+        if lines.next().is_some_and(|first| first != HEADER) {
+            let text = format!("{} is not in the format {HEADER}", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let since =
+            lines
+                .filter_map(parse_line)
+                .fold(BTreeMap::new(), |mut since, (info_hash, death)| {
+                    match death {
+                        Some(death) => since.insert(info_hash, death),
+                        None => since.remove(&info_hash),
+                    };
+                    since
+                });
         let file = write_anew(&path, &since)?;
         let lines = since.len();
         Ok(Self {
@@ -196,6 +201,45 @@ mod tests {
         assert!(
             retention.expired(0, KEEP).0.is_empty(),
             "a clock that was set back reaps nothing"
+        );
+    }
+
+    #[test]
+    fn golden() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("expiring");
+        let (one, two, three) = ("01".repeat(20), "02".repeat(20), "03".repeat(20));
+        let text = format!(
+            "delugefs expiring draft-2\n{two} 5\n{one} 100 {three}\n{two} -\nnonsense\n{three} 7\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let mut retention = Retention::open(root.path()).unwrap();
+        assert_eq!(
+            retention.expired(u64::MAX, KEEP).0,
+            [hash(3), hash(1)],
+            "the oldest first"
+        );
+        assert_eq!(
+            retention.successor(&hash(1)),
+            None,
+            "it was removed in turn"
+        );
+        retention.died(hash(2), 200, None).unwrap();
+        retention.forget(&hash(3)).unwrap();
+        let expected = format!(
+            "delugefs expiring draft-2\n{one} 100 {three}\n{three} 7\n{two} 200\n{three} -\n"
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn another_format_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("expiring"), "delugefs expiring draft-9\n").unwrap();
+        let error = Retention::open(root.path()).unwrap_err();
+        assert!(
+            error.to_string().contains("is not in the format"),
+            "{error}"
         );
     }
 

@@ -288,12 +288,8 @@ fn signed_text(hash: &[u8], by_dialler: bool, claim: &[u8]) -> Vec<u8> {
     [&context[..], &[u8::from(by_dialler)], hash, claim].concat()
 }
 
-async fn send_identity<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut SecureStream<S>,
-    side: &Side,
-    purpose: Purpose,
-    own: &Identity,
-) -> Result<(), LinkError> {
+/// Who we are, behind its length.
+fn identity_frame(side: &Side, purpose: Purpose, own: &Identity) -> Vec<u8> {
     let claim = [
         &[purpose.byte()][..],
         own.node().as_bytes(),
@@ -304,7 +300,16 @@ async fn send_identity<S: AsyncRead + AsyncWrite + Unpin>(
     .concat();
     let signature = own.sign(&signed_text(&side.hash, side.dialler, &claim));
     let length = (IDENTITY_BYTES as u16).to_be_bytes();
-    let frame = [&length[..], &claim, &signature].concat();
+    [&length[..], &claim, &signature].concat()
+}
+
+async fn send_identity<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut SecureStream<S>,
+    side: &Side,
+    purpose: Purpose,
+    own: &Identity,
+) -> Result<(), LinkError> {
+    let frame = identity_frame(side, purpose, own);
     stream.write_all(&frame).await?;
     stream.flush().await?;
     Ok(())

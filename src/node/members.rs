@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Version of the file.
+const FORMAT: u32 = 1;
+
 /// Nodes remembered; beyond it, new ones are used while connected but not written down.
 const MEMBERS_MAX: usize = 4096;
 
@@ -52,6 +55,20 @@ struct Stored {
     seen: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+struct StoredFile {
+    format: u32,
+    nodes: Vec<Stored>,
+}
+
+fn parse(text: &[u8]) -> Result<Vec<Stored>, String> {
+    let file: StoredFile = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    match file.format {
+        FORMAT => Ok(file.nodes),
+        other => Err(format!("it has format {other}, and not {FORMAT}")),
+    }
+}
+
 /// All of them, without this node itself.
 #[derive(Debug)]
 pub struct Members {
@@ -63,12 +80,10 @@ impl Members {
     /// Reads the file in a root's `holdings`; a damaged one is as good as none.
     pub fn open(holdings: &std::path::Path) -> io::Result<Self> {
         let path = holdings.join("nodes.json");
-        let stored: Vec<Stored> = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
-                tracing::warn!(
-                    "{} is damaged ({error}); nodes will be met anew",
-                    path.display()
-                );
+        let stored = match std::fs::read(&path) {
+            Ok(text) => parse(&text).unwrap_or_else(|why| {
+                let path = path.display();
+                tracing::warn!("{path} is damaged ({why}); nodes will be met anew");
                 Vec::new()
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -81,9 +96,11 @@ impl Members {
     /// Writes the file, at a time in seconds since 1970: who is connected was seen at that time.
     pub fn store(&self, now: u64) -> io::Result<()> {
         let all = self.members.iter().take(MEMBERS_MAX);
-        let stored: Vec<Stored> = all
-            .map(|(node, member)| Stored::new(node, member, now))
-            .collect();
+        let nodes = all.map(|(node, member)| Stored::new(node, member, now));
+        let stored = StoredFile {
+            format: FORMAT,
+            nodes: nodes.collect(),
+        };
         let new = self.path.with_extension("new");
         std::fs::write(&new, serde_json::to_vec_pretty(&stored)?)?;
         std::fs::rename(&new, &self.path)
@@ -255,6 +272,37 @@ mod tests {
         assert_eq!(facts.presence, Presence::Away(Duration::from_mins(1)));
         assert!(!facts.retired);
         assert!(members.facts(6000 + 181 * 86_400, LONG)[&NODE].retired);
+    }
+
+    #[test]
+    fn golden() {
+        let text = r#"{
+  "format": 1,
+  "nodes": [
+    {
+      "node": "03030303030303030303030303030303",
+      "incarnation": "04040404040404040404040404040404",
+      "label": "server2:/disk",
+      "site": "attic",
+      "capacity": 1000,
+      "free": 10,
+      "seen": 5000
+    }
+  ]
+}"#;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nodes.json");
+        std::fs::write(&path, text).unwrap();
+        let members = Members::open(folder.path()).unwrap();
+        assert_eq!(members.get(NODE).unwrap(), &member(5000));
+        members.store(9000).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        std::fs::write(&path, text.replace(": 1,", ": 2,")).unwrap();
+        let members = Members::open(folder.path()).unwrap();
+        assert!(
+            members.get(NODE).is_none(),
+            "another format is not guessed at"
+        );
     }
 
     #[test]

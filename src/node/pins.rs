@@ -9,6 +9,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Mutex;
 
+/// First line of the file.
+const HEADER: &str = "delugefs pins 1\n";
+
 /// Nodes whose key is remembered; a volume has far fewer disks.
 const PINS_MAX: usize = 10_000;
 
@@ -27,9 +30,20 @@ impl PinFile {
     pub(super) fn open(holdings: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(holdings)?;
         let path = holdings.join("pins");
-        let file = File::options().create(true).append(true).open(&path)?;
+        let mut file = File::options().create(true).append(true).open(&path)?;
         let text = std::fs::read_to_string(&path)?;
-        let pins = text.lines().filter_map(parse).collect();
+        if HEADER.starts_with(&text) {
+            // new, or cut off while it was
+            file.set_len(0)?;
+            file.write_all(HEADER.as_bytes())?;
+        } else if !text.starts_with(HEADER) {
+            let text = format!("{} is not in the format {HEADER:?}", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        } else if !text.ends_with('\n') {
+            // a line that was cut off does not spoil the next
+            file.write_all(b"\n")?;
+        }
+        let pins = text.lines().skip(1).filter_map(parse).collect();
         let state = Mutex::new(State { pins, file });
         Ok(Self { state })
     }
@@ -69,6 +83,37 @@ impl Pins for PinFile {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn golden() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pins");
+        let (one, seven) = ("01".repeat(16), "07".repeat(32));
+        std::fs::write(&path, format!("delugefs pins 1\n{one} {seven}\n{one} 07")).unwrap();
+        let pins = PinFile::open(folder.path()).unwrap();
+        assert!(pins.check(NodeId::new([1; 16]), &[7; 32]).is_ok());
+        assert!(pins.check(NodeId::new([1; 16]), &[8; 32]).is_err());
+        assert!(pins.check(NodeId::new([2; 16]), &[8; 32]).is_ok());
+        let (two, eight) = ("02".repeat(16), "08".repeat(32));
+        let expected = format!("delugefs pins 1\n{one} {seven}\n{one} 07\n{two} {eight}\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_no_file_of_pins_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pins");
+        for (text, is_taken) in [
+            ("", true),
+            ("delugefs pi", true),
+            ("delugefs pins 2\n", false),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(PinFile::open(folder.path()).is_ok(), is_taken, "{text:?}");
+            let now = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(now, if is_taken { HEADER } else { text });
+        }
+    }
 
     #[test]
     fn the_first_key_is_kept_across_restarts() {

@@ -296,3 +296,44 @@ async fn an_identity_of_another_role_or_handshake_is_refused() {
         assert_eq!(received.is_ok(), fits, "{hash} {dialler}");
     }
 }
+
+fn hex(bytes: &[u8]) -> String {
+    let add = |text: String, byte: &u8| format!("{text}{byte:02x}");
+    bytes.iter().fold(String::new(), add)
+}
+
+/// The bytes are from docs/FORMATS.md by way of another implementation of ed25519.
+#[test]
+fn golden_identity() {
+    let own = Identity::new(NodeId::new([1; 16]), &[2; 32], &[3; 32], [4; 16]);
+    let side = Side {
+        hash: vec![5; 32],
+        remote_static: [6; 32],
+        dialler: true,
+    };
+    let frame = identity_frame(&side, Purpose::Git, &own);
+    let expected = [
+        "0091",
+        "02",
+        "01010101010101010101010101010101",
+        "9c380d6efec2ec39321d87d0424fea83",
+        "04040404040404040404040404040404",
+        "ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d1",
+        "e96d3d6d3a50d729ec7181b680e264356989eee8402e33652724b75ad980e671d6f36b3beb8c406eb305c194bc4e790281713db1897531add01568863924090c",
+    ];
+    assert_eq!(hex(&frame), expected.concat());
+}
+
+#[test]
+fn golden_keys() {
+    let own = credentials(1).identity;
+    assert_eq!(
+        hex(own.static_private()),
+        "6f0cb0ea1d63ffbd25bf0ab9bdcae4b73af918f15835b238bb06539ea6264f3e"
+    );
+    let psk = Psk::open_volume(VolumeId::new([7; 16]));
+    assert_eq!(
+        hex(psk.as_bytes()),
+        "81c22d7ff0a5de3e05b90817da68edf97d11ba02b345a1f7b63e320c595ee536"
+    );
+}

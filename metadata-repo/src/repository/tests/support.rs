@@ -4,7 +4,7 @@ use crate::codec::content_of_info;
 use crate::{Authored, Authoring, Repository, View};
 use delugefs_core::change::{Change, Changes};
 use delugefs_core::entry::{Attributes, Content, Entry, File, Kind, Placed, Written};
-use delugefs_core::ids::{EntryId, IncarnationId, InfoHash, TreeId, VolumeId};
+use delugefs_core::ids::{CommitId, EntryId, IncarnationId, InfoHash, TreeId, VolumeId};
 use delugefs_core::memory_tree::MemoryTree;
 use delugefs_core::name::Name;
 use delugefs_core::settings::Settings;
