@@ -10,6 +10,7 @@ pub mod filesystem;
 pub mod fuse;
 pub mod fuzzing;
 pub mod link;
+mod mountinfo;
 pub mod net;
 pub mod node;
 pub mod root;

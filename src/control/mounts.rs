@@ -1,12 +1,9 @@
 //! From a path to the node that serves it: the mount's source is the node's root.
 
-use std::ffi::OsString;
+use crate::mountinfo;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-/// The file system type of our mounts, as the kernel shows it.
-const FILESYSTEM_TYPE: &str = "fuse.delugefs";
 
 /// One of our mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,46 +16,19 @@ pub struct Mounted {
 
 /// The mount of ours that a path is in.
 pub fn find_mount(path: &Path) -> io::Result<Option<Mounted>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(innermost(mountinfo::all()?, path))
+}
+
+fn innermost(mounts: Vec<mountinfo::Mounted>, path: &Path) -> Option<Mounted> {
     let inside = |mounted: &Mounted| path.starts_with(&mounted.mount);
-    Ok(parse_mountinfo(&table).into_iter().rfind(inside))
+    mounts.into_iter().filter_map(ours).rfind(inside)
 }
 
-/// Our mounts in a text of the form of `/proc/self/mountinfo` (see proc(5)).
-fn parse_mountinfo(table: &[u8]) -> Vec<Mounted> {
-    table
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse_line)
-        .collect()
-}
-
-fn parse_line(line: &[u8]) -> Option<Mounted> {
-    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let separator = fields.iter().position(|field| *field == b"-")?;
-    let (kind, source) = (fields.get(separator + 1)?, fields.get(separator + 2)?);
-    if *kind != FILESYSTEM_TYPE.as_bytes() {
-        return None;
-    }
-    Some(Mounted {
-        mount: unescape(fields.get(4)?),
-        root: unescape(source),
+fn ours(mounted: mountinfo::Mounted) -> Option<Mounted> {
+    (mounted.kind == mountinfo::OURS).then_some(Mounted {
+        mount: mounted.point,
+        root: mounted.source,
     })
-}
-
-/// The kernel writes space, tab, newline and backslash as `\ooo`.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = (*first == b'\\')
-            .then(|| tail.get(..3))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        bytes.push(octal.unwrap_or(*first));
-        rest = if octal.is_some() { &tail[3..] } else { tail };
-    }
-    PathBuf::from(OsString::from_vec(bytes))
 }
 
 /// The bytes of a path below a mount, components joined by `/`.
@@ -73,17 +43,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_our_mounts_only() {
-        let table = b"36 35 98:0 / / rw,noatime master:1 - ext3 /dev/root rw\n\
-            40 36 0:50 / /home/a\\040b/store rw,nosuid - fuse.delugefs /mnt/d\\0401/.db rw,user_id=0\n\
-            garbage\n41 36 0:51 / /x rw - fuse.sshfs /mnt rw\n";
-        let mounts = parse_mountinfo(table);
-        assert_eq!(mounts.len(), 1);
-        assert_eq!(mounts[0].mount, Path::new("/home/a b/store"));
-        assert_eq!(mounts[0].root, Path::new("/mnt/d 1/.db"));
-        assert_eq!(
-            path_within(&mounts[0], Path::new("/home/a b/store/x/y")),
-            b"x/y"
-        );
+    fn a_path_belongs_to_the_last_mount_of_ours_that_it_is_in() {
+        let mounted = |point: &str, kind: &str, source: &str| mountinfo::Mounted {
+            device: "0:50".to_owned(),
+            point: point.into(),
+            kind: kind.to_owned(),
+            source: source.into(),
+        };
+        let table = vec![
+            mounted("/", "ext4", "/dev/sda1"),
+            mounted("/store", mountinfo::OURS, "/disk1"),
+            mounted("/store/inner", mountinfo::OURS, "/disk2"),
+            mounted("/store/inner", "fuse.sshfs", "host:/"),
+        ];
+        let of = |path: &str| innermost(table.clone(), Path::new(path));
+        assert_eq!(of("/elsewhere"), None);
+        assert_eq!(of("/store/x").unwrap().root, Path::new("/disk1"));
+        let inner = of("/store/inner/x/y").unwrap();
+        assert_eq!(inner.root, Path::new("/disk2"));
+        assert_eq!(path_within(&inner, Path::new("/store/inner/x/y")), b"x/y");
     }
 }

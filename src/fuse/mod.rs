@@ -14,7 +14,6 @@ mod mount;
 mod notify;
 mod point;
 mod skin;
-mod table;
 mod waits;
 
 pub use mount::{Mount, MountError, MountOptions};

@@ -1,6 +1,6 @@
 //! What has to be so before a mount: checked first, so that each lack has its own sentence.
 
-use super::table::{Mounted, mounted_on};
+use crate::mountinfo::{Mounted, mounted_on};
 use rustix::fs::{Access, Mode, access, major, minor};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;

@@ -5,25 +5,30 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+/// The type of our mounts, as the kernel shows it.
+pub(crate) const OURS: &str = "fuse.delugefs";
+
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mounted {
+pub(crate) struct Mounted {
     /// The filesystem's device number, as `major:minor`.
-    pub(super) device: String,
+    pub(crate) device: String,
     /// Where.
-    pub(super) point: PathBuf,
-    /// `fuse.delugefs`
-    pub(super) kind: String,
+    pub(crate) point: PathBuf,
+    /// The filesystem's type: of our mounts, [`OURS`].
+    pub(crate) kind: String,
     /// What: of our mounts, the node's root.
-    pub(super) source: PathBuf,
+    pub(crate) source: PathBuf,
 }
 
 /// The uppermost mount on exactly this folder.
-pub(super) fn mounted_on(point: &Path) -> io::Result<Option<Mounted>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(parse(&table)
-        .into_iter()
-        .rfind(|mounted| mounted.point == point))
+pub(crate) fn mounted_on(point: &Path) -> io::Result<Option<Mounted>> {
+    Ok(all()?.into_iter().rfind(|mounted| mounted.point == point))
+}
+
+/// All mounts that this process sees, in the order in which they were made.
+pub(crate) fn all() -> io::Result<Vec<Mounted>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
 fn parse(table: &[u8]) -> Vec<Mounted> {
