@@ -2,6 +2,7 @@
 
 use crate::codec::CodecError;
 use delugefs_core::ids::EntryId;
+use std::error::Error;
 use std::io;
 
 /// Why the repository cannot do what it was asked.
@@ -20,8 +21,10 @@ pub enum RepositoryError {
     Git {
         /// What was attempted.
         doing: &'static str,
-        /// What the Git library said.
+        /// What the Git library said, and what was behind it.
         cause: String,
+        /// Whether the disk was full.
+        no_space: bool,
     },
     /// An object that others name is not there.
     #[error("the object {0} is missing")]
@@ -70,10 +73,44 @@ pub enum RepositoryError {
 /// The repository's results.
 pub type Result<T> = std::result::Result<T, RepositoryError>;
 
-pub(crate) fn git<E: std::fmt::Display>(doing: &'static str) -> impl FnOnce(E) -> RepositoryError {
-    move |cause| RepositoryError::Git {
-        doing,
-        cause: cause.to_string(),
+impl RepositoryError {
+    /// Whether the disk was full: then nothing is wrong that room would not mend.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_no_space(source),
+            Self::Git { no_space, .. } => *no_space,
+            _ => false,
+        }
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    let kind = error.kind();
+    kind == io::ErrorKind::StorageFull || kind == io::ErrorKind::QuotaExceeded
+}
+
+pub(crate) fn git<E>(doing: &'static str) -> impl FnOnce(E) -> RepositoryError
+where
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    move |error| {
+        let error = error.into();
+        let (mut cause, mut no_space) = (String::new(), false);
+        let mut next: Option<&(dyn Error + 'static)> = Some(&*error);
+        while let Some(error) = next {
+            let text = error.to_string();
+            if !cause.contains(&text) {
+                let colon = if cause.is_empty() { "" } else { ": " };
+                cause = format!("{cause}{colon}{text}");
+            }
+            no_space |= error.downcast_ref().is_some_and(is_no_space);
+            next = error.source();
+        }
+        RepositoryError::Git {
+            doing,
+            cause,
+            no_space,
+        }
     }
 }
 
@@ -91,5 +128,25 @@ pub(crate) fn malformed(
     RepositoryError::Malformed {
         object: object.to_string(),
         problem: problem.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("could not write")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_full_disk_is_seen_behind_what_git_says() {
+        let outer = |kind: io::ErrorKind| git("move a reference")(Outer(kind.into()));
+        let full = outer(io::ErrorKind::StorageFull);
+        assert!(full.is_no_space());
+        let text = full.to_string();
+        assert_eq!(text, "move a reference: could not write: no storage space");
+        assert!(!outer(io::ErrorKind::PermissionDenied).is_no_space());
+        assert!(io("write")(io::ErrorKind::QuotaExceeded.into()).is_no_space());
     }
 }

@@ -23,6 +23,16 @@ pub enum NamesError {
     Filesystem(#[from] FsError),
 }
 
+impl NamesError {
+    /// Whether the disk was full.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Repository(error) => error.is_no_space(),
+            Self::Filesystem(error) => matches!(error, FsError::NoSpace),
+        }
+    }
+}
+
 /// What moving names needs of a node, and tells it.
 pub trait Mover {
     /// The names that are committed.

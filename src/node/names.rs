@@ -38,9 +38,7 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
                 true
             }
             Ok(Err(error)) => {
-                let why = story::with_causes(&error);
-                let sentence = format!("changes wait in the journal: {why}");
-                shared.troubles.tell(COMMITTING, &sentence);
+                shared.troubles.tell(COMMITTING, &waits(&shared, &error));
                 false
             }
             Err(panic) => {
@@ -52,6 +50,18 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
         };
         shared.tell(Input::Ended(work, well)).await;
     });
+}
+
+/// Why changes wait, and what can be done about it.
+fn waits(shared: &Shared, error: &NamesError) -> String {
+    let why = story::with_causes(error);
+    if !error.is_no_space() {
+        return format!("changes wait in the journal: {why}");
+    }
+    let root = shared.layout.root().display();
+    format!(
+        "no space left on the disk of {root}: make room there, by removing what is not DelugeFS's; until then changes wait in the journal ({why})"
+    )
 }
 
 impl Mover for Shared {

@@ -3,6 +3,7 @@
 use crate::support::{Lab, Node, can_run, eventually, noise};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,12 +14,9 @@ const SOON: Duration = Duration::from_secs(20);
 struct Disk(PathBuf);
 
 impl Disk {
-    fn new(point: PathBuf, megabytes: u64) -> Self {
-        let size = format!("size={megabytes}m");
+    fn new(point: PathBuf, size: &str) -> Self {
         let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(&point);
+        mount.args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(&point);
         assert!(mount.status().unwrap().success());
         Self(point)
     }
@@ -75,7 +73,7 @@ fn a_full_disk_refuses_writers_and_recovers() {
         return;
     }
     let lab = Lab::loopback_only();
-    let disk = Disk::new(lab.folder("a"), 24);
+    let disk = Disk::new(lab.folder("a"), "size=24m");
     let mut node = lab.node(1, "a").create().start();
     let old = noise(1, 2 << 20);
     fs::write(node.path("old"), &old).unwrap();
@@ -100,6 +98,35 @@ fn a_full_disk_refuses_writers_and_recovers() {
     let mut node = lab.node(1, "a").start();
     assert_eq!(fs::read(node.path("old")).unwrap(), old);
     assert_eq!(fs::read(node.path("after")).unwrap(), b"x");
+    node.stop();
+    drop(node);
+}
+
+#[test]
+fn a_commit_that_finds_no_space_says_so_and_is_made_when_there_is() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::loopback_only();
+    // the journal needs bytes, a commit needs files: they can be made to run out apart
+    let disk = Disk::new(lab.folder("a"), "size=64m,nr_inodes=2000");
+    let mut node = lab.node(1, "a").create().start();
+    fs::write(node.path("file"), "x").unwrap();
+    let is_committed = || node.status()["contents"]["uncommitted"] == 0;
+    eventually(SOON, "it is committed", is_committed);
+    let ballast = disk.0.join("ballast");
+    fs::create_dir(&ballast).unwrap();
+    let mut number = 0;
+    while File::create(ballast.join(number.to_string())).is_ok() {
+        number += 1;
+    }
+    fs::set_permissions(node.path("file"), fs::Permissions::from_mode(0o600)).unwrap();
+    let sentence = format!("no space left on the disk of {}", node.root.display());
+    eventually(SOON, "the owner is told", || node.log().contains(&sentence));
+    assert!(!is_committed());
+    fs::remove_dir_all(&ballast).unwrap();
+    eventually(SOON, "it is committed", is_committed);
+    assert!(node.log().contains("works again"), "{}", node.log());
     node.stop();
     drop(node);
 }
