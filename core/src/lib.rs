@@ -12,6 +12,7 @@ pub mod limits;
 pub mod memory_tree;
 pub mod merge;
 pub mod name;
+pub mod past;
 pub mod plan;
 pub mod settings;
 pub mod sync;

@@ -20,11 +20,13 @@ mod settle;
 mod structure;
 
 #[cfg(test)]
+pub(crate) mod desk;
+#[cfg(test)]
 mod graph_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 const CASES: u32 = 4000;
 
 /// How many cases to try of each property; `CASES=n` asks for another number.
-pub(super) fn cases() -> u32 {
+pub(crate) fn cases() -> u32 {
     let asked = std::env::var("CASES").ok();
     asked.map_or(CASES, |text| text.parse().expect("CASES=number"))
 }

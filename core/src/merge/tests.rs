@@ -2,148 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+use super::desk::{Desk, file, id, written};
 use super::merge;
-use super::testing::{bytes, name, one, remove};
+use super::testing::{bytes, name};
 use crate::change::{Change, Changes};
 use crate::conflict::copy_id;
-use crate::entry::{Attributes, Content, ContentRef, Entry, File, Kind, Placed, Written};
+use crate::entry::{Attributes, Content, ContentRef, Entry, File, Kind, Placed};
 use crate::ids::{EntryId, InfoHash};
 use crate::limits::{PREVIOUS_MAX, XATTRS_BYTES_MAX};
-use crate::memory_tree::MemoryTree;
-use crate::name::Name;
 use crate::time::Timestamp;
 
 mod cost;
-
-fn id(number: u8) -> EntryId {
-    EntryId::new([number; 16])
-}
-
-fn written(edits: u32, seconds: i64, by: &str) -> Written {
-    Written {
-        edits,
-        at: Timestamp::from_seconds(seconds),
-        by: by.to_owned(),
-    }
-}
-
-fn file(text: &str) -> Kind {
-    Kind::File(File {
-        content: Content::Inline(text.as_bytes().to_vec()),
-        previous: Vec::new(),
-    })
-}
-
-/// Somebody's tree, worked on by paths.
-#[derive(Clone)]
-struct Desk {
-    tree: MemoryTree,
-    now: i64,
-    label: &'static str,
-}
-
-impl Desk {
-    fn new() -> Self {
-        Self {
-            tree: MemoryTree::new(),
-            now: 0,
-            label: "start",
-        }
-    }
-
-    /// The same tree, worked on by somebody else.
-    fn of(&self, label: &'static str, now: i64) -> Self {
-        let tree = self.tree.clone();
-        Self { tree, now, label }
-    }
-
-    fn at(&self, path: &str) -> Placed {
-        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-        self.tree.at(&names).unwrap().clone()
-    }
-
-    fn slot(&self, path: &str) -> (EntryId, Name) {
-        let (directory, last) = path.rsplit_once('/').unwrap_or(("", path));
-        (self.at(directory).entry.id, name(last))
-    }
-
-    fn put(&mut self, placed: Placed) {
-        let change = one(&self.tree, placed.entry.id, Some(placed));
-        self.tree.apply(&change).unwrap();
-    }
-
-    fn add(mut self, number: u8, path: &str, kind: Kind) -> Self {
-        let (parent, name) = self.slot(path);
-        let entry = Entry {
-            id: id(number),
-            kind,
-            attributes: Attributes::default(),
-            written: written(1, self.now, self.label),
-        };
-        self.put(Placed {
-            parent,
-            name,
-            entry,
-        });
-        self
-    }
-
-    fn file(self, number: u8, path: &str, text: &str) -> Self {
-        self.add(number, path, file(text))
-    }
-
-    fn directory(self, number: u8, path: &str) -> Self {
-        self.add(number, path, Kind::Directory)
-    }
-
-    fn write(mut self, path: &str, text: &str) -> Self {
-        let mut placed = self.at(path);
-        placed.entry.kind = file(text);
-        placed.entry.written = written(placed.entry.written.edits + 1, self.now, self.label);
-        placed.entry.attributes.modified = Timestamp::from_seconds(self.now);
-        self.put(placed);
-        self
-    }
-
-    fn rename(mut self, from: &str, to: &str) -> Self {
-        let (parent, name) = self.slot(to);
-        let entry = self.at(from).entry;
-        self.put(Placed {
-            parent,
-            name,
-            entry,
-        });
-        self
-    }
-
-    fn remove(mut self, path: &str) -> Self {
-        let changes = remove(&self.tree, &self.at(path));
-        self.tree.apply(&changes).unwrap();
-        self
-    }
-
-    fn attributes(mut self, path: &str, set: impl FnOnce(&mut Attributes)) -> Self {
-        let mut placed = self.at(path);
-        set(&mut placed.entry.attributes);
-        placed.entry.attributes.changed = Timestamp::from_seconds(self.now);
-        self.put(placed);
-        self
-    }
-
-    /// Every path with the first byte of its id, and its bytes if it is a file.
-    fn shown(&self) -> Vec<String> {
-        let paths = self.tree.paths();
-        let line = |(path, id): (&String, &EntryId)| {
-            let placed = self.tree.get(*id).unwrap();
-            let number = id.as_bytes()[0];
-            match bytes(placed) {
-                Some(bytes) => format!("{path} {number} {}", String::from_utf8_lossy(bytes)),
-                None => format!("{path} {number}"),
-            }
-        };
-        paths.iter().map(line).collect()
-    }
-}
 
 fn merged(base: &Desk, left: &Desk, right: &Desk) -> Desk {
     let (l, r) = (base.tree.diff(&left.tree), base.tree.diff(&right.tree));

@@ -1,0 +1,166 @@
+//! The past: below which commit a volume's history may be cut, and what a node brings along that comes back from
+//! before that.
+//!
+//! Merging needs history: the base of a merge is where two heads' histories meet. A **bottleneck** is a commit that
+//! every other commit is an ancestor or a descendant of. Heads that all descend from a bottleneck meet there or
+//! later, and so do the bases of their bases, so nothing below it is ever needed again. Whoever writes on all heads
+//! while nobody else does makes one, so quiet moments bring them by themselves; without any, nothing is cut.
+//!
+//! That no commit beside it will turn up later takes everyone's word: a node **rests** on what its view is made of,
+//! durably, and all it ever authors descends from that. A bottleneck on which every node rests is **stable**.
+//! Retired nodes are not asked; one that comes back after all imports its work ([`imported`]).
+
+use crate::change::{Change, Changes};
+use crate::entry::{Kind, Placed};
+use crate::ids::{CommitId, EntryId};
+use crate::name::Name;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is asked of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Past {
+    /// Its parents; none for the volume's first commit, and where history was cut before.
+    pub parents: Vec<CommitId>,
+    /// The chain's time (committer date), seconds since 1970; never before a parent's.
+    pub time: i64,
+}
+
+/// The commits that are here.
+pub trait History {
+    /// Why it cannot be read.
+    type Error;
+
+    /// A commit; `None` if it is not here.
+    fn commit(&self, id: CommitId) -> Result<Option<Past>, Self::Error>;
+}
+
+/// The newest stable bottleneck that is no newer than `until` (chain time): history may be cut below it. `None` if
+/// there is none, or nothing lies below it.
+///
+/// `tips` are the heads of all authors that are known here. `rests` has, for each node that is not retired, this one
+/// among them, the heads that it last said to rest on; a node that has never said any has an empty set.
+///
+/// Takes time and memory in proportion to the history that is left.
+pub fn boundary<H: History>(
+    history: &H,
+    tips: &BTreeSet<CommitId>,
+    rests: &[BTreeSet<CommitId>],
+    until: i64,
+) -> Result<Option<CommitId>, H::Error> {
+    let starts = rests.iter().flatten().chain(tips).copied().collect();
+    let Some(mut sweep) = Sweep::new(history, starts)? else {
+        // someone rests on what has not come here yet: what it knows of may lie beside any commit
+        return Ok(None);
+    };
+    let mut waiting: Vec<&BTreeSet<CommitId>> = rests.iter().collect();
+    while let Some((id, is_bottleneck)) = sweep.next() {
+        waiting.retain(|heads| !heads.contains(&id));
+        let Some(past) = sweep.commits.get(&id) else {
+            return Ok(None);
+        };
+        if is_bottleneck && waiting.is_empty() && past.time <= until {
+            return Ok((!past.parents.is_empty()).then_some(id));
+        }
+        sweep.pass(id);
+    }
+    Ok(None)
+}
+
+/// All commits from some heads down, children before parents.
+struct Sweep {
+    commits: BTreeMap<CommitId, Past>,
+    /// Children that have not been passed.
+    children: BTreeMap<CommitId, usize>,
+    /// Heads and parents of what was passed, that have not been passed themselves.
+    frontier: BTreeSet<CommitId>,
+    /// Those of the frontier whose children have all been passed.
+    ready: Vec<CommitId>,
+}
+
+impl Sweep {
+    /// `None` if something is not here.
+    fn new<H: History>(history: &H, starts: BTreeSet<CommitId>) -> Result<Option<Self>, H::Error> {
+        let mut commits = BTreeMap::new();
+        let mut children: BTreeMap<CommitId, usize> = BTreeMap::new();
+        let mut left: Vec<CommitId> = starts.iter().copied().collect();
+        while let Some(id) = left.pop() {
+            if commits.contains_key(&id) {
+                continue;
+            }
+            let Some(past) = history.commit(id)? else {
+                return Ok(None);
+            };
+            for parent in &past.parents {
+                *children.entry(*parent).or_default() += 1;
+                left.push(*parent);
+            }
+            commits.insert(id, past);
+        }
+        let ready = starts.iter().filter(|id| !children.contains_key(id));
+        Ok(Some(Self {
+            ready: ready.copied().collect(),
+            commits,
+            children,
+            frontier: starts,
+        }))
+    }
+
+    /// The next commit, and whether it is a bottleneck: what has not been passed is then all below it, and what has,
+    /// all above.
+    fn next(&mut self) -> Option<(CommitId, bool)> {
+        let id = self.ready.pop()?;
+        Some((id, self.frontier.len() == 1))
+    }
+
+    fn pass(&mut self, id: CommitId) {
+        self.frontier.remove(&id);
+        let parents = self.commits.get(&id).map(|past| past.parents.clone());
+        for parent in parents.unwrap_or_default() {
+            self.frontier.insert(parent);
+            if let Some(left) = self.children.get_mut(&parent) {
+                *left -= 1;
+                if *left == 0 {
+                    self.ready.push(parent);
+                }
+            }
+        }
+    }
+}
+
+/// Of what a node has changed since a common tree long ago, that which it brings along when it comes back: what it
+/// created and what it edited. It removes nothing and moves nothing: what has become of the rest since, it cannot
+/// know.
+///
+/// A file that was saved by replacing it is an edit: the old one goes, as far as nobody else has edited it.
+pub fn imported(changes: &Changes) -> Changes {
+    let is_file = |placed: &&Placed| placed.entry.kind != Kind::Directory;
+    let created = changes.iter().filter(|(_, change)| change.before.is_none());
+    let replaced: BTreeSet<(EntryId, &Name)> = created
+        .filter_map(|(_, change)| change.after.as_ref())
+        .filter(is_file)
+        .map(|placed| (placed.parent, &placed.name))
+        .collect();
+    let brought = |(id, change): (EntryId, &Change)| match (&change.before, &change.after) {
+        (Some(before), Some(after)) => {
+            let after = Placed {
+                parent: before.parent,
+                name: before.name.clone(),
+                entry: after.entry.clone(),
+            };
+            let before = Some(before.clone());
+            let after = Some(after);
+            Some((id, Change { before, after }))
+        }
+        (Some(before), None) => {
+            let is_replaced = is_file(&before) && replaced.contains(&(before.parent, &before.name));
+            is_replaced.then(|| (id, change.clone()))
+        }
+        (None, _) => Some((id, change.clone())),
+    };
+    changes.iter().filter_map(brought).collect()
+}
+
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod tests;
