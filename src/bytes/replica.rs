@@ -224,11 +224,19 @@ impl Replica {
         batch.map(|batch| codec::encode(&batch))
     }
 
-    /// Takes a part of another's log. Answers the log's position, and whether this brought anything.
-    pub fn take_holdings(&self, incarnation: IncarnationId, bytes: &[u8]) -> (u64, bool) {
+    /// Takes a part of another's log, which the node called `teller` sends. Answers the log's position, and whether
+    /// this brought anything.
+    pub fn take_holdings(
+        &self,
+        incarnation: IncarnationId,
+        bytes: &[u8],
+        teller: &str,
+    ) -> (u64, bool) {
         let mut holdings = lock(&self.holdings);
         let applied = holdings.apply(incarnation, bytes).unwrap_or_else(|error| {
-            tracing::warn!("what {incarnation} holds cannot be taken: {error}");
+            tracing::warn!(
+                "{teller} sends holdings of {incarnation} that cannot be taken: {error}"
+            );
             Applied::Gap
         });
         let position = holdings.holdings().positions().get(&incarnation).copied();
@@ -456,7 +464,7 @@ mod tests {
         };
         let records = vec![record];
         let told = codec::encode(&Batch::Records { from: 0, records });
-        replica.take_holdings(OTHER, &told);
+        replica.take_holdings(OTHER, &told, "other");
         assert_eq!(reap(&replica, &[old]), 0, "a handle is open");
         assert_eq!(reap(&replica, &[]), 1);
         assert_eq!(replica.store.state(&old), State::Absent);

@@ -208,7 +208,9 @@ fn answer_holdings(
 }
 
 fn take_holdings(shared: &Shared, link: LinkId, incarnation: IncarnationId, bytes: &[u8]) -> Event {
-    let (position, progressed) = shared.replica.take_holdings(incarnation, bytes);
+    let teller = shared.links.get(link).map(|up| label(shared, up.peer));
+    let teller = teller.unwrap_or_default();
+    let (position, progressed) = shared.replica.take_holdings(incarnation, bytes, &teller);
     Event::BatchApplied {
         link,
         incarnation,

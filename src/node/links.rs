@@ -15,7 +15,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Peers that break the protocol are told of at most so often: one that does it all the time must not fill the log.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// A link that is up.
 #[derive(Clone)]
@@ -33,6 +37,7 @@ pub(super) struct Link {
 pub(super) struct Links {
     next: AtomicU64,
     up: Mutex<BTreeMap<LinkId, Link>>,
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Links {
@@ -40,6 +45,16 @@ impl Links {
         let id = LinkId(self.next.fetch_add(1, Ordering::Relaxed));
         lock(&self.up).insert(id, link);
         id
+    }
+
+    /// Whether another line about a peer that breaks the protocol may be written.
+    fn may_complain(&self) -> bool {
+        let mut last = lock(&self.complained);
+        let may = last.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
     }
 
     /// A link, while it is up.
@@ -149,8 +164,12 @@ pub(super) async fn accepted(
     established: Established<Accepted>,
     source: SocketAddr,
 ) {
-    if let Err(error) = converse(shared, established, Direction::Accepted, source).await {
-        tracing::debug!("the link from {source} ended: {error}");
+    match converse(shared, established, Direction::Accepted, source).await {
+        Ok(()) => {}
+        Err(error @ LinkError::Protocol(_)) if shared.links.may_complain() => {
+            tracing::warn!("a node at {source} breaks the protocol: its link is closed ({error})");
+        }
+        Err(error) => tracing::debug!("the link from {source} ended: {error}"),
     }
 }
 
@@ -206,10 +225,21 @@ async fn listen<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Some(message)) => shared.tell(Input::Message(link, message)).await,
             Ok(None) => return,
             Err(error) => {
-                tracing::debug!("a link broke: {error}");
+                broke(shared, link, &error);
                 return;
             }
         }
+    }
+}
+
+/// A peer that sends what none of ours does is told of; connections that break are told of when the node is lost.
+fn broke(shared: &Shared, link: LinkId, error: &LinkError) {
+    match (error, shared.links.get(link)) {
+        (LinkError::Protocol(_), Some(up)) if shared.links.may_complain() => {
+            let who = super::inbox::label(shared, up.peer);
+            tracing::warn!("{who} breaks the protocol: its link is closed ({error})");
+        }
+        _ => tracing::debug!("a link broke: {error}"),
     }
 }
 

@@ -12,6 +12,7 @@ mod endings;
 mod hostile;
 mod lan;
 mod large;
+mod liars;
 mod reading;
 mod refusals;
 mod room;
