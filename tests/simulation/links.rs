@@ -60,7 +60,8 @@ impl World {
         batch: &delugefs_core::holdings::Batch,
     ) {
         let replica = &self.nodes[to].parts().replica;
-        let (position, progressed) = replica.take_holdings(incarnation, &codec::encode(batch));
+        let (position, progressed) =
+            replica.take_holdings(incarnation, &codec::encode(batch), "a peer");
         let event = Event::BatchApplied {
             link,
             incarnation,
