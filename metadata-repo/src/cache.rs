@@ -33,6 +33,11 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         Some(value)
     }
 
+    /// All that is there, in no order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.young.values().chain(self.old.values())
+    }
+
     pub(crate) fn insert(&mut self, key: K, value: V, weight: usize) {
         if self.weight >= self.weight_max {
             self.old = std::mem::take(&mut self.young);

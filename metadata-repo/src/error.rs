@@ -60,6 +60,9 @@ pub enum RepositoryError {
     /// The repository exists already.
     #[error("{0} exists already")]
     Exists(String),
+    /// Work that may be left was told to end.
+    #[error("stopped before the end")]
+    Stopped,
     /// A commit of another node that breaks the rules of authored commits.
     #[error("the commit {commit} breaks the rules: {problem}")]
     Rules {

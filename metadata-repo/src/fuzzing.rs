@@ -88,3 +88,20 @@ fn comes_back(name: &Name, shape: Shape) {
 pub fn commit(bytes: &[u8]) {
     let _ = crate::commit::parse(gix::ObjectId::Sha1([1; 20]), bytes);
 }
+
+/// Any bytes as two objects and a delta: what is encoded gives the same again, what is applied keeps its limit.
+pub fn delta(bytes: &[u8]) {
+    use crate::repository::packs::delta::{apply, encode};
+    const LIMIT: usize = 1 << 16;
+    let Some((cut, rest)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
+    let cut = usize::from(u16::from_le_bytes(*cut)).min(rest.len());
+    let (base, other) = rest.split_at(cut);
+    if let Some(delta) = encode(base, other, usize::MAX) {
+        assert_eq!(apply(base, &delta, other.len()), Ok(other.to_vec()));
+    }
+    if let Ok(made) = apply(base, other, LIMIT) {
+        assert!(made.len() <= LIMIT);
+    }
+}

@@ -24,4 +24,4 @@ mod view;
 pub use bencode::BencodeError;
 pub use diff::ViewDiff;
 pub use error::{RepositoryError, Result};
-pub use repository::{Authored, Authoring, Listed, Repository, View};
+pub use repository::{Authored, Authoring, Listed, Repository, Upkeep, View};

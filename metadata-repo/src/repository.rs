@@ -9,7 +9,7 @@ mod files;
 mod judge;
 mod lookup;
 mod maintain;
-mod pack;
+pub(crate) mod packs;
 mod read;
 mod recover;
 mod refresh;
@@ -18,6 +18,7 @@ mod repair;
 pub(crate) mod tests;
 
 pub use author::{Authored, Authoring};
+pub use maintain::Upkeep;
 pub use read::Listed;
 
 use crate::error::{RepositoryError, Result, git};
@@ -28,7 +29,8 @@ use delugefs_core::settings::Settings;
 use gix::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// Packs that may be open at once: each pull leaves one, until they are repacked.
 const PACK_SLOTS: u16 = 4096;
@@ -55,13 +57,20 @@ pub struct Repository {
 
 struct Inner {
     path: PathBuf,
-    git: gix::ThreadSafeRepository,
+    /// Replaced when objects have gone: a handle made before still believes them there.
+    git: RwLock<gix::ThreadSafeRepository>,
     /// The commit that every history of the volume begins with.
     genesis: ObjectId,
     decoders: Decoders,
     /// Held while references move.
     state: Mutex<State>,
     view: RwLock<Arc<View>>,
+    /// Held for reading while a pull relies on what is there, for writing while objects go. Taken before `state`.
+    pulls: RwLock<()>,
+    /// Held by whoever joins packs.
+    maintaining: Mutex<()>,
+    /// Commits and pulls since the files were last counted.
+    since_maintained: AtomicU32,
 }
 
 struct State {
@@ -72,8 +81,6 @@ struct State {
     judged: BTreeMap<ObjectId, bool>,
     /// Durable commits since the last checkpoint.
     since_checkpoint: u32,
-    /// Commits and pulls since the files were last counted.
-    since_maintained: u32,
     /// As given when it was opened.
     boot: String,
 }
@@ -130,7 +137,7 @@ impl Repository {
         let repository = Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
-                git,
+                git: RwLock::new(git),
                 genesis,
                 decoders: Decoders::new(),
                 state: Mutex::new(State {
@@ -138,10 +145,13 @@ impl Repository {
                     unsynced: files::Unsynced::default(),
                     judged: BTreeMap::new(),
                     since_checkpoint: 0,
-                    since_maintained: 0,
                     boot: boot.to_owned(),
                 }),
                 view: RwLock::new(Arc::new(nothing)),
+                pulls: RwLock::default(),
+                maintaining: Mutex::default(),
+                // Earlier processes may have left many.
+                since_maintained: AtomicU32::new(maintain::MAINTAIN_EVERY),
             }),
         };
         repository.start(&damage, boot)?;
@@ -174,7 +184,15 @@ impl Repository {
 
     /// A handle for this thread.
     pub(crate) fn git_handle(&self) -> gix::Repository {
-        self.inner.git.to_thread_local()
+        let git = self.inner.git.read();
+        git.unwrap_or_else(PoisonError::into_inner)
+            .to_thread_local()
+    }
+
+    /// As long as this is held, objects that are there stay.
+    pub(crate) fn hold_objects(&self) -> RwLockReadGuard<'_, ()> {
+        let pulls = self.inner.pulls.read();
+        pulls.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes everything written so far survive a power cut.

@@ -126,6 +126,7 @@ async fn live(
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
     tokio::spawn(upkeep::tell_of_vain_waits(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
+    let packing = tokio::spawn(upkeep::pack_names(Arc::clone(&shared)));
     match shared.file.standing {
         Standing::Creating => own_the_root(&shared)?,
         _ => first_names(&shared, &stop).await,
@@ -162,7 +163,7 @@ async fn live(
     if let Some(swarm) = shared.replica.swarm() {
         swarm.shutdown().await;
     }
-    let _ = inbox.await;
+    let _ = tokio::join!(inbox, packing);
     let _ = tokio::task::spawn_blocking(move || {
         discovery.stop();
         for sealer in sealers {

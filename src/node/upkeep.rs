@@ -1,15 +1,16 @@
 //! What happens by itself, again and again: complete contents are made durable and told of, what has expired is let
-//! go, room and members are kept up to date.
+//! go, the names' files are kept few, room and members are kept up to date.
 
 use super::inbox::Input;
-use super::shared::{Shared, unix_time};
-use super::story::Copied;
+use super::shared::{Shared, unix_time, wall_clock};
+use super::story::{self, Copied};
 use crate::bytes::ports::holder_nodes;
 use crate::cli::units::{show_size, show_time};
 use crate::link::Message;
 use crate::sync_ext::lock;
 use delugefs_core::holdings::Operation;
 use delugefs_core::ids::InfoHash;
+use delugefs_metadata_repo::{RepositoryError, Upkeep};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::time::{interval, sleep};
@@ -22,6 +23,12 @@ const SYNC_EVERY: Duration = Duration::from_secs(2);
 
 /// How often pieces are made to survive a restart, expired contents are looked for, and room is told.
 const TIDY_EVERY: Duration = Duration::from_secs(2);
+
+/// How often is asked whether enough names have come for their files to be counted.
+const PACK_EVERY: Duration = Duration::from_secs(2);
+
+/// What it is called when it does not work.
+const PACKING: &str = "packing the names";
 
 /// Room is told again only when it has changed by this part.
 const SPACE_CHANGE_DIVISOR: u64 = 64;
@@ -139,6 +146,40 @@ fn reap(shared: &Shared) {
         let told = Input::Holdings(shared.replica.positions());
         // the sync machine hears of it at the next change, if it is too busy now
         let _ = shared.inbox.try_send(told);
+    }
+}
+
+/// Keeps the files that the names are in few and small, on a thread that nobody waits for.
+pub(super) async fn pack_names(shared: Arc<Shared>) {
+    let mut ticks = interval(PACK_EVERY);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if shared.repository.wants_maintenance() {
+            let worker = Arc::clone(&shared);
+            // ends soon once the node stops: a new one must not find it at work
+            let _ = tokio::task::spawn_blocking(move || maintain_names(&worker)).await;
+        }
+    }
+}
+
+fn maintain_names(shared: &Shared) {
+    let upkeep = Upkeep {
+        now: wall_clock(),
+        in_use: &[shared.filesystem.base().tree],
+        thorough: false,
+        stop: &|| shared.stop.is_cancelled(),
+    };
+    match shared.repository.maintain(&upkeep) {
+        Ok(()) => shared.troubles.over(PACKING),
+        Err(RepositoryError::Stopped) => {}
+        Err(error) => {
+            let why = story::with_causes(&error);
+            let sentence = format!("the names take more room than they need: {why}");
+            shared.troubles.tell(PACKING, &sentence);
+        }
     }
 }
 

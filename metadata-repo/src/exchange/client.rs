@@ -101,6 +101,8 @@ pub(crate) fn pull_into(
         return Ok(Pulled::default());
     }
     let received = fetch(&mut lines, &mut write, &repository, (&plan, options))?;
+    let _held = store.hold();
+    let repository = store.git();
     let here = Here {
         authors: &ours,
         main: refs::target(&repository, refs::MAIN)?,

@@ -27,6 +27,7 @@ mod tests;
 
 use delugefs_core::ids::{CommitId, IncarnationId};
 use std::io;
+use std::sync::RwLockReadGuard;
 
 pub use client::{Foreign, PullOptions, Pulled, Trusting, fuzz_advertisement, fuzz_refs};
 pub use limits::{PullLimits, ServeLimits};
@@ -49,6 +50,8 @@ pub(crate) trait GitStore {
     fn refresh(&self);
     /// Makes all objects that were written so far survive a power cut: what is received may build on them.
     fn sync(&self) -> Result<(), ExchangeError>;
+    /// As long as this is held, objects that are there stay. Handles are made after it is taken.
+    fn hold(&self) -> Option<RwLockReadGuard<'_, ()>>;
 }
 
 /// Why an exchange with a peer came to nothing. Whatever it is, no ref has moved because of it.

@@ -9,6 +9,7 @@ use crate::error::RepositoryError;
 use crate::{Repository, commit};
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
 use std::io::{Read, Write};
+use std::sync::RwLockReadGuard;
 
 impl GitStore for Repository {
     fn git(&self) -> gix::Repository {
@@ -20,6 +21,10 @@ impl GitStore for Repository {
 
     fn sync(&self) -> Result<(), ExchangeError> {
         Self::sync(self).map_err(ExchangeError::repository)
+    }
+
+    fn hold(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        Some(self.hold_objects())
     }
 }
 

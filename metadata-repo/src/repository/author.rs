@@ -59,8 +59,8 @@ pub struct Authored {
 impl Repository {
     /// Commits changes to this node's own chain. Nothing is committed when nothing changes.
     pub fn author(&self, authoring: &Authoring<'_>) -> Result<Authored> {
-        let session = self.session();
         let mut state = self.state();
+        let session = self.session();
         let name = files::author_name(authoring.incarnation);
         let own = files::reference(session.git(), &name)?;
         let parents = parents(&session, own, authoring.base)?;

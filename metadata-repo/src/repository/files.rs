@@ -1,6 +1,6 @@
 //! The repository's files: layout, objects, references, and syncing them.
 
-use super::pack::{PACK_BYTES_MAX, PackWriter};
+use super::packs::writer::{Form, PACK_BYTES_MAX, PackWriter};
 use super::recover::checkpoint;
 use crate::codec::settings;
 use crate::commit::nobodys;
@@ -14,6 +14,7 @@ use delugefs_core::settings::Settings;
 use gix::ObjectId;
 use gix::objs::{Kind as ObjectKind, Write as _};
 use gix::refs::transaction::{PreviousValue, RefEdit};
+use gix::zlib::Compression;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -244,37 +245,31 @@ fn write_packs(batch: Batch, objects: &Path) -> Result<()> {
     for (id, (kind, data)) in batch {
         packs.add(id, kind, &data)?;
     }
-    packs.finish().map(drop)
+    packs.finish()
 }
 
 /// Writes as many packs as are needed.
-pub(super) struct Packs<'a> {
+struct Packs<'a> {
     objects: &'a Path,
     writer: PackWriter,
-    written: Vec<PathBuf>,
 }
 
 impl<'a> Packs<'a> {
-    pub(super) fn new(objects: &'a Path) -> Result<Self> {
-        let writer = PackWriter::new(objects)?;
-        Ok(Self {
-            objects,
-            writer,
-            written: Vec::new(),
-        })
+    fn new(objects: &'a Path) -> Result<Self> {
+        let writer = PackWriter::new(objects, Compression::BEST_SPEED)?;
+        Ok(Self { objects, writer })
     }
 
-    pub(super) fn add(&mut self, id: ObjectId, kind: ObjectKind, data: &[u8]) -> Result<()> {
+    fn add(&mut self, id: ObjectId, kind: ObjectKind, data: &[u8]) -> Result<()> {
         if self.writer.bytes() + data.len() as u64 > PACK_BYTES_MAX {
-            let full = std::mem::replace(&mut self.writer, PackWriter::new(self.objects)?);
-            self.written.push(full.finish()?);
+            let next = PackWriter::new(self.objects, Compression::BEST_SPEED)?;
+            std::mem::replace(&mut self.writer, next).finish()?;
         }
-        self.writer.add(id, kind, data)
+        self.writer.add(id, Form::Whole(kind), data).map(drop)
     }
 
     /// Makes them part of the repository, durably.
-    pub(super) fn finish(mut self) -> Result<Vec<PathBuf>> {
-        self.written.push(self.writer.finish()?);
-        Ok(self.written)
+    fn finish(self) -> Result<()> {
+        self.writer.finish().map(drop)
     }
 }

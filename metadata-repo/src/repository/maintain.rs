@@ -1,123 +1,357 @@
-//! Keeping the number of files small: each commit leaves a few loose objects, each pull a pack.
+//! Keeping the files few and small: loose objects and small packs become larger packs, with deltas; what nothing
+//! reaches goes after a while.
 //!
-//! Objects are only ever moved: the new pack is durable before what it replaces goes, so that a reader always
-//! finds an object in one place or the other, and a crash leaves at most both.
+//! This is work for a thread that nobody waits for: commits, pulls and readers go on meanwhile. A crash leaves at
+//! most the same object twice, since a new pack is durable before what it replaces is removed.
+//!
+//! Nothing is lost that anybody may still need. Objects that neither a reference nor a remembered view leads to are
+//! first moved to a pack of their own, where everybody still finds them, and go [`CRUFT_KEPT`] seconds later, if a
+//! look at everything shows that still nothing leads to them. Between that look and the removal somebody may have
+//! made use of one: therefore the removal excludes commits, merges ([`State`]'s lock) and the part of a pull between
+//! the check of what is there and the move of references ([`super::Inner::pulls`]), and looks once more at what has
+//! come since. From then on everybody has a handle that does not know the removed pack: what is made again is written
+//! again. What is read but not referenced (a mount's tree, for as long as a rebase does not succeed) the caller names.
 
-use super::files::Packs;
-use super::{Repository, State};
+use super::packs::live::{Marker, unless_missing};
+use super::packs::plan::{self, Plan};
+use super::packs::table::Table;
+use super::packs::{cache::DeltaBases, cruft, pairs, repack};
+use super::{Repository, State, object_id, open_git};
 use crate::error::{RepositoryError, Result, git, io};
-use crate::session::Session;
+use crate::session::{Decoders, Session};
+use delugefs_core::ids::TreeId;
+use delugefs_core::time::Timestamp;
 use gix::ObjectId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Loose objects, from which on they are packed: two hundred milliseconds of work.
-const LOOSE_OBJECTS_MAX: usize = 4096;
-
-/// Small packs, from which on they become one: each is looked into for each object that is not there.
-const SMALL_PACKS_MAX: usize = 48;
-
-/// Bytes of a pack, from which on it is left alone: the same bytes are not to be copied again and again.
-const SMALL_PACK_BYTES: u64 = 32 * 1024 * 1024;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 /// Commits and pulls between two counts of the files.
-const MAINTAIN_EVERY: u32 = 512;
+pub(super) const MAINTAIN_EVERY: u32 = 512;
+
+/// Seconds that an object is kept after it was found unreachable: a day.
+const CRUFT_KEPT: u32 = 24 * 60 * 60;
+
+/// Loose files removed at once, while commits wait: some milliseconds.
+const REMOVED_AT_ONCE: usize = 64;
+
+/// What [`Repository::maintain`] has to know.
+#[derive(Clone, Copy)]
+pub struct Upkeep<'a> {
+    /// This node's clock.
+    pub now: Timestamp,
+    /// Trees in use to which perhaps no reference leads any more: what the mount shows.
+    pub in_use: &'a [TreeId],
+    /// Whether to join whatever can be and to look for what nothing reaches, even where there is little of it.
+    pub thorough: bool,
+    /// Asked now and then; ends the work, without harm, when it says so.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// The files that objects are in.
+struct Stock {
+    loose: Vec<ObjectId>,
+    /// Each with its number of objects.
+    packs: Vec<(PathBuf, u64)>,
+    cruft: Vec<PathBuf>,
+}
+
+/// What is to become of the objects of a table, by their numbers.
+#[derive(Default)]
+struct Fates {
+    live: Vec<bool>,
+    /// Unreachable, and kept: since when.
+    cruft: BTreeMap<ObjectId, u32>,
+    /// Unreachable for long.
+    gone: Vec<ObjectId>,
+}
+
+/// A join under way.
+struct Join<'a, 's, 'r> {
+    repository: &'a Repository,
+    session: &'s Session<'r>,
+    upkeep: &'a Upkeep<'a>,
+    objects: &'a Path,
+    /// What becomes one.
+    packs: Vec<PathBuf>,
+    cruft: Vec<PathBuf>,
+    loose: Vec<ObjectId>,
+}
 
 impl Repository {
-    /// Puts loose objects and small packs together where there are many. Best called when idle; after so many
-    /// commits and pulls it is done by itself.
-    pub fn maintain(&self) -> Result<()> {
-        let session = self.session();
-        self.maintain_in(&session, &mut self.state())
+    /// Whether enough has happened since the last time that [`Repository::maintain`] may find something to do.
+    pub fn wants_maintenance(&self) -> bool {
+        self.inner.since_maintained.load(Ordering::Relaxed) >= MAINTAIN_EVERY
     }
 
-    pub(super) fn maintain_if_due(&self, session: &Session<'_>, state: &mut State) -> Result<()> {
-        state.since_maintained += 1;
-        if state.since_maintained < MAINTAIN_EVERY {
+    /// Puts loose objects and small packs together where there are many, and lets go of what nothing has reached
+    /// for long. May take minutes, and is in nobody's way; a second call at the same time does nothing.
+    pub fn maintain(&self, upkeep: &Upkeep<'_>) -> Result<()> {
+        let Ok(_alone) = self.inner.maintaining.try_lock() else {
             return Ok(());
-        }
-        self.maintain_in(session, state)
+        };
+        self.inner.since_maintained.store(0, Ordering::Relaxed);
+        let objects = self.inner.path.join("objects");
+        let stock = Stock::list(&objects)?;
+        let sizes: Vec<u64> = stock.packs.iter().map(|(_, objects)| *objects).collect();
+        let plan = match upkeep.thorough {
+            true => Some(plan::all(&sizes, stock.loose.len())),
+            false => plan::plan(&sizes, stock.loose.len()),
+        };
+        let Some(Plan { packs, sweep }) = plan else {
+            return Ok(());
+        };
+        let decoders = Decoders::new();
+        let mut handle = self.git_handle();
+        handle
+            .objects
+            .set_pack_cache(|| Box::new(DeltaBases::new()));
+        let join = Join {
+            repository: self,
+            session: &Session::new(&decoders, handle),
+            upkeep,
+            objects: &objects,
+            packs: packs
+                .iter()
+                .map(|pack| stock.packs[*pack].0.clone())
+                .collect(),
+            cruft: if sweep { stock.cruft } else { Vec::new() },
+            loose: stock.loose,
+        };
+        let all: Vec<_> = stock.packs.into_iter().map(|(path, _)| path).collect();
+        let marker = match sweep {
+            true => Some(join.marker(&all)?),
+            false => None,
+        };
+        join.run(marker)
+    }
+}
+
+impl<'s, 'r> Join<'_, 's, 'r> {
+    fn marker(&self, packs: &[PathBuf]) -> Result<Marker<'s, 'r>> {
+        let shallow = self.session.git().shallow_commits();
+        let shallow = shallow.map_err(git("read where history is cut"))?;
+        let boundaries = shallow.map_or_else(BTreeSet::new, |ids| ids.iter().copied().collect());
+        let known = packs.iter().chain(&self.cruft).map(PathBuf::as_path);
+        Marker::new(self.session, boundaries, known)
     }
 
-    fn maintain_in(&self, session: &Session<'_>, state: &mut State) -> Result<()> {
-        state.since_maintained = 0;
-        let objects = self.inner.path.join("objects");
-        let loose = loose(&objects)?;
-        if loose.len() >= LOOSE_OBJECTS_MAX {
-            let store = gix::odb::loose::Store::at(&objects, gix::hash::Kind::Sha1);
-            repack(&session.git().objects, &loose, &objects)?;
-            for id in loose {
-                let file = store.object_path(&id);
+    fn run(self, mut marker: Option<Marker<'_, '_>>) -> Result<()> {
+        let sources: Vec<PathBuf> = self.packs.iter().chain(&self.cruft).cloned().collect();
+        let mut table = Table::read(&sources, &self.loose, self.objects)?;
+        let fates = match &mut marker {
+            Some(marker) => self.fates(&table, marker)?,
+            None => Fates::all_live(&table),
+        };
+        pairs::link(&mut table, (self.session, &fates.live), self.upkeep.stop)?;
+        let written = self.write(&table, &fates)?;
+        drop(table);
+        let is_replaced = |pack: &&PathBuf| !written.contains(pack);
+        for pack in self.packs.iter().filter(is_replaced) {
+            remove_pack(pack)?;
+        }
+        self.remove_loose()?;
+        let cruft: Vec<_> = self.cruft.iter().filter(is_replaced).collect();
+        match marker {
+            Some(marker) if !fates.gone.is_empty() => self.let_go(marker, &fates.gone, &cruft),
+            _ => cruft.into_iter().try_for_each(|pack| remove_pack(pack)),
+        }
+    }
+
+    /// Marks what is in use, and sorts the objects by that.
+    fn fates(&self, table: &Table, marker: &mut Marker<'_, '_>) -> Result<Fates> {
+        let roots = self.roots(&self.repository.state())?;
+        match self.mark(marker, roots) {
+            Err(RepositoryError::Stopped) => return Err(RepositoryError::Stopped),
+            Err(error) => {
+                tracing::error!("nothing is removed from the names' history: {error}");
+                return Ok(Fates::all_live(table));
+            }
+            Ok(()) => {}
+        }
+        let now = cruft::time(self.upkeep.now.seconds);
+        let since = self.since()?;
+        let mut fates = Fates::default();
+        for object in table.objects() {
+            let is_live = marker.is_live(&object.id);
+            fates.live.push(is_live);
+            let since = since.get(&object.id).copied().unwrap_or(now);
+            if is_live {
+                continue;
+            }
+            if since.saturating_add(CRUFT_KEPT) < now {
+                fates.gone.push(object.id);
+            } else {
+                fates.cruft.insert(object.id, since);
+            }
+        }
+        Ok(fates)
+    }
+
+    /// Since when objects are unreachable that are nowhere but in cruft packs: what has been written again since is
+    /// perhaps about to be used.
+    fn since(&self) -> Result<BTreeMap<ObjectId, u32>> {
+        let mut since = BTreeMap::new();
+        for pack in &self.cruft {
+            since.extend(cruft::read(pack)?);
+        }
+        for pack in &self.packs {
+            let index = open_index(pack)?;
+            since.retain(|id, _| index.lookup(id).is_none());
+        }
+        since.retain(|id, _| self.loose.binary_search(id).is_err());
+        Ok(since)
+    }
+
+    fn roots(&self, state: &State) -> Result<Roots> {
+        let platform = self.session.git().references();
+        let platform = platform.map_err(git("list references"))?;
+        let mut commits = vec![self.repository.inner.genesis];
+        for reference in platform.all().map_err(git("list references"))? {
+            let reference = reference.map_err(git("read a reference"))?;
+            commits.extend(reference.target().try_id().map(ToOwned::to_owned));
+        }
+        let in_use = self.upkeep.in_use.iter().map(TreeId::as_bytes);
+        let shown = self.repository.view().tree;
+        let mut trees = vec![object_id(shown.as_bytes())];
+        trees.extend(in_use.map(object_id));
+        trees.extend(state.views.values());
+        Ok(Roots { commits, trees })
+    }
+
+    /// Marks what references, remembered views and the caller's trees lead to.
+    fn mark(&self, marker: &mut Marker<'_, '_>, roots: Roots) -> Result<()> {
+        marker.commits(roots.commits, self.upkeep.stop)?;
+        for tree in roots.trees {
+            // A view may be remembered whose trees could not be written.
+            if unless_missing(marker.tree(tree))?.is_none() {
+                tracing::warn!("the tree {tree} of an earlier view is not whole");
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, table: &Table, fates: &Fates) -> Result<Vec<PathBuf>> {
+        let to = (self.session.git(), self.objects);
+        let stop = self.upkeep.stop;
+        let mut written = repack::write(table, &fates.live, to, (&|_, _| Ok(None), stop))?;
+        let is_cruft = |object: &super::packs::table::Object| fates.cruft.contains_key(&object.id);
+        let kept: Vec<bool> = table.objects().iter().map(is_cruft).collect();
+        let times = |ids: &[ObjectId], pack| {
+            let times = ids.iter().map(|id| fates.cruft.get(id).copied());
+            let times: Vec<u32> = times.map(Option::unwrap_or_default).collect();
+            Ok(Some((cruft::EXTENSION, cruft::encode(&times, pack)?)))
+        };
+        written.extend(repack::write(table, &kept, to, (&times, stop))?);
+        Ok(written)
+    }
+
+    fn remove_loose(&self) -> Result<()> {
+        let store = gix::odb::loose::Store::at(self.objects, gix::hash::Kind::Sha1);
+        for some in self.loose.chunks(REMOVED_AT_ONCE) {
+            let mut state = self.repository.state();
+            for id in some {
+                let file = store.object_path(id);
                 remove(&file)?;
                 state.unsynced.forget(&file);
             }
         }
-        let packs = small_packs(&objects.join("pack"))?;
-        if packs.len() >= SMALL_PACKS_MAX {
-            join_packs(session, &packs, &objects)?;
+        Ok(())
+    }
+
+    /// Removes packs in which something is that is nowhere else, unless it has come into use since.
+    fn let_go(
+        &self,
+        mut marker: Marker<'_, '_>,
+        gone: &[ObjectId],
+        packs: &[&PathBuf],
+    ) -> Result<()> {
+        // What has come since is mostly looked at here, while nobody waits.
+        let roots = self.roots(&self.repository.state())?;
+        self.mark(&mut marker, roots)?;
+        let inner = &self.repository.inner;
+        let _no_pull = inner.pulls.write().unwrap_or_else(PoisonError::into_inner);
+        let state = self.repository.state();
+        self.mark(&mut marker, self.roots(&state)?)?;
+        if gone.iter().any(|id| marker.is_live(id)) {
+            return Ok(());
         }
+        // Made before, so that no error comes after; it looks at the disk when it is first used.
+        let fresh = open_git(&inner.path)?;
+        for pack in packs {
+            remove_pack(pack)?;
+        }
+        *inner.git.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        tracing::debug!("{} objects that nothing needs are gone", gone.len());
         Ok(())
     }
 }
 
-fn join_packs(session: &Session<'_>, packs: &[PathBuf], objects: &Path) -> Result<()> {
-    let mut ids = BTreeSet::new();
-    for pack in packs {
-        let index = gix_pack::index::File::at(pack.with_extension("idx"), gix::hash::Kind::Sha1);
-        let index = index.map_err(git("open a pack's index"))?;
-        ids.extend(index.iter().map(|entry| entry.oid));
-    }
-    let written = repack(&session.git().objects, &ids, objects)?;
-    for pack in packs.iter().filter(|pack| !written.contains(pack)) {
-        // Nobody looks at a pack without its index.
-        remove(&pack.with_extension("idx"))?;
-        remove(pack)?;
-    }
-    Ok(())
+/// Where marking begins.
+struct Roots {
+    commits: Vec<ObjectId>,
+    trees: Vec<ObjectId>,
 }
 
-/// Writes objects to new packs, and gives their paths.
-fn repack(
-    from: &dyn gix::objs::Find,
-    ids: &BTreeSet<ObjectId>,
-    objects: &Path,
-) -> Result<Vec<PathBuf>> {
-    let mut packs = Packs::new(objects)?;
-    let mut buffer = Vec::new();
-    for id in ids {
-        let found = from
-            .try_find(id, &mut buffer)
-            .map_err(git("read an object"))?;
-        let found = found.ok_or_else(|| RepositoryError::Missing(id.to_string()))?;
-        packs.add(*id, found.kind, found.data)?;
-    }
-    packs.finish()
-}
-
-fn loose(objects: &Path) -> Result<BTreeSet<ObjectId>> {
-    let store = gix::odb::loose::Store::at(objects, gix::hash::Kind::Sha1);
-    store
-        .iter()
-        .map(|id| id.map_err(git("list objects")))
-        .collect()
-}
-
-/// Packs with an index that are small.
-fn small_packs(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut packs = Vec::new();
-    for entry in fs::read_dir(directory).map_err(io("list packs"))? {
-        let path = entry.map_err(io("list packs"))?.path();
-        let is_pack = path
-            .extension()
-            .is_some_and(|extension| extension == "pack");
-        if is_pack && path.with_extension("idx").exists() {
-            let bytes = fs::metadata(&path).map_err(io("list packs"))?.len();
-            packs.extend((bytes < SMALL_PACK_BYTES).then_some(path));
+impl Fates {
+    fn all_live(table: &Table) -> Self {
+        Self {
+            live: vec![true; table.objects().len()],
+            ..Self::default()
         }
     }
-    packs.sort_unstable();
-    Ok(packs)
+}
+
+impl Stock {
+    fn list(objects: &Path) -> Result<Self> {
+        let mut stock = Self {
+            loose: loose(objects)?,
+            packs: Vec::new(),
+            cruft: Vec::new(),
+        };
+        for entry in fs::read_dir(objects.join("pack")).map_err(io("list packs"))? {
+            let path = entry.map_err(io("list packs"))?.path();
+            let is_pack = path.extension().is_some_and(|it| it == "pack");
+            if !is_pack || !path.with_extension("idx").exists() {
+                continue;
+            }
+            if cruft::is_cruft(&path)? {
+                stock.cruft.push(path);
+            } else {
+                let objects = u64::from(open_index(&path)?.num_objects());
+                stock.packs.push((path, objects));
+            }
+        }
+        stock.packs.sort_unstable();
+        stock.cruft.sort_unstable();
+        Ok(stock)
+    }
+}
+
+/// All loose objects, sorted.
+fn loose(objects: &Path) -> Result<Vec<ObjectId>> {
+    let store = gix::odb::loose::Store::at(objects, gix::hash::Kind::Sha1);
+    let ids = store.iter().map(|id| id.map_err(git("list objects")));
+    let mut ids = ids.collect::<Result<Vec<_>>>()?;
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn open_index(pack: &Path) -> Result<gix_pack::index::File> {
+    let index = gix_pack::index::File::at(pack.with_extension("idx"), gix::hash::Kind::Sha1);
+    index.map_err(git("open a pack's index"))
+}
+
+/// Nobody looks at a pack without its index, which therefore goes first.
+fn remove_pack(pack: &Path) -> Result<()> {
+    remove(&pack.with_extension("idx"))?;
+    remove(pack)?;
+    if cruft::is_cruft(pack)? {
+        remove(&pack.with_extension(cruft::EXTENSION))?;
+    }
+    Ok(())
 }
 
 fn remove(file: &Path) -> Result<()> {

@@ -8,12 +8,13 @@ use crate::commit::nobodys;
 use crate::error::Result;
 use crate::history::maximal;
 use crate::session::Session;
-use crate::view::tree_of;
+use crate::view::{new_views, tree_of};
 use delugefs_core::ids::{CommitId, TreeId};
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
 use gix::refs::transaction::PreviousValue;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 impl Repository {
@@ -22,14 +23,15 @@ impl Repository {
     /// A head that cannot be read as a volume's tree (its author lies, or runs a newer version) is left out,
     /// with a warning, until its author moves on.
     pub fn refresh_view(&self) -> Result<View> {
-        let session = self.session();
-        self.refresh_in(&session, &mut self.state())
+        let mut state = self.state();
+        self.refresh_in(&self.session(), &mut state)
     }
 
     /// What a set of commits shows, such as the heads of an earlier view. Remembered; moves no reference.
     pub fn view_of(&self, heads: &BTreeSet<CommitId>) -> Result<View> {
-        let session = self.session();
+        // In this order: no object goes while the state is held, but a handle made before may believe in one.
         let mut state = self.state();
+        let session = self.session();
         let heads = heads
             .iter()
             .map(|head| object_id(head.as_bytes()))
@@ -85,7 +87,7 @@ impl Repository {
     }
 
     pub(super) fn refresh_in(&self, session: &Session<'_>, state: &mut State) -> Result<View> {
-        self.maintain_if_due(session, state)?;
+        self.inner.since_maintained.fetch_add(1, Ordering::Relaxed);
         let tips: BTreeSet<ObjectId> = files::authors(session.git())?.into_values().collect();
         let known = self.known();
         state.judged.retain(|tip, _| tips.contains(tip));
@@ -118,7 +120,12 @@ impl Repository {
             Some(only) if heads.len() == 1 => (*only, session.commit(*only)?.tree),
             Some(_) => merged(session, state, heads)?,
         };
-        files::write_objects(session, &self.inner.path, &mut state.unsynced)?;
+        let written = files::write_objects(session, &self.inner.path, &mut state.unsynced);
+        if written.is_err() {
+            // A remembered tree would be taken for written.
+            state.views = new_views();
+        }
+        written?;
         Ok(View {
             heads: heads.iter().map(|head| commit_id(*head)).collect(),
             commit: Some(commit_id(commit)),

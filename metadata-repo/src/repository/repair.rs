@@ -14,8 +14,8 @@ pub(super) struct Damage {
     pub(super) authors: Vec<IncarnationId>,
 }
 
-/// Removes lock files, temporary files and empty objects and references; an empty loose object would block
-/// its content for ever.
+/// Removes lock files, temporary files, packs without an index, and empty objects and references; an empty loose
+/// object would block its content for ever.
 pub(super) fn clean(path: &Path) -> Result<Damage> {
     let mut damage = Damage::default();
     each(path, &mut |entry| remove_if(entry, is_lock(entry)))?;
@@ -33,6 +33,9 @@ pub(super) fn clean(path: &Path) -> Result<Damage> {
     for below in [objects.clone(), objects.join("pack")] {
         each(&below, &mut |entry| remove_if(entry, is_temporary(entry)))?;
     }
+    each(&objects.join("pack"), &mut |entry| {
+        remove_if(entry, is_without_index(entry)?)
+    })?;
     each(&objects, &mut |entry| {
         if entry.file_name().len() != 2 {
             return Ok(());
@@ -71,6 +74,18 @@ fn is_temporary(entry: &DirEntry) -> bool {
     let name = entry.file_name();
     let name = name.as_encoded_bytes();
     name.starts_with(b".tmp") || name.starts_with(b"tmp_") || name.ends_with(b".keep")
+}
+
+/// A pack, or what goes beside one, whose index is not there yet, or no longer.
+fn is_without_index(entry: &DirEntry) -> Result<bool> {
+    let path = entry.path();
+    let of_pack = ["pack", "mtimes", "rev", "bitmap"];
+    let is_of_pack = path
+        .extension()
+        .is_some_and(|extension| of_pack.iter().any(|it| extension == *it));
+    let index = path.with_extension("idx");
+    let doing = || format!("look for {}", index.display());
+    Ok(is_of_pack && !index.try_exists().map_err(io(doing()))?)
 }
 
 fn is_empty_file(entry: &DirEntry) -> Result<bool> {

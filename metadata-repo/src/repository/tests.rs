@@ -6,4 +6,4 @@ mod stock;
 pub(crate) mod support;
 mod timing;
 mod trees;
-mod upkeep;
+pub(crate) mod upkeep;

@@ -40,6 +40,10 @@ impl GitStore for Node {
     fn sync(&self) -> Result<(), ExchangeError> {
         Ok(())
     }
+
+    fn hold(&self) -> Option<std::sync::RwLockReadGuard<'_, ()>> {
+        None
+    }
 }
 
 pub(super) fn incarnation(number: u8) -> IncarnationId {
@@ -271,7 +275,7 @@ pub(super) fn import(node: &Node, stream: &[u8]) {
 }
 
 /// Serves a repository on loopback while `client` runs with its `git://` address.
-pub(super) fn with_server<T>(node: &Node, client: impl FnOnce(&str) -> T) -> T {
+pub(super) fn with_server<T>(node: &(impl GitStore + Sync), client: impl FnOnce(&str) -> T) -> T {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = AtomicBool::new(false);

@@ -10,7 +10,7 @@ use delugefs_core::ids::EntryId;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn files(path: &Path) -> Vec<PathBuf> {
+pub(super) fn files(path: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
@@ -23,7 +23,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     for file in files(from) {
         let target = to.join(file.strip_prefix(from).unwrap());
         fs::create_dir_all(target.parent().unwrap()).unwrap();

@@ -1,5 +1,6 @@
-//! Packs that this node writes (gitformat-pack, version 2): whole objects, no deltas, with their index.
+//! Packs that this node writes (gitformat-pack, version 2), with their index.
 
+use super::super::files::sync_file;
 use crate::error::{Result, git, io};
 use gix::ObjectId;
 use gix::hash::Hasher;
@@ -12,13 +13,13 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 /// Offsets from here on would need a table of their own; a pack of ours ends before.
-pub(super) const PACK_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const PACK_BYTES_MAX: u64 = 1 << 30;
 
 /// Bytes that deflate hands over at once.
 const CHUNK_BYTES: usize = 32 * 1024;
 
 /// A pack being written to a temporary file; nothing is left of it when it is dropped.
-pub(super) struct PackWriter {
+pub(crate) struct PackWriter {
     directory: PathBuf,
     out: BufWriter<NamedTempFile>,
     entries: Vec<Entry>,
@@ -27,6 +28,17 @@ pub(super) struct PackWriter {
     chunk: Vec<u8>,
 }
 
+/// What an entry of a pack is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The object's own bytes.
+    Whole(Kind),
+    /// A delta on the entry that begins at this offset of the same pack.
+    DeltaOn(u64),
+}
+
+/// Entries of an index, by id.
+#[derive(Debug, Clone, Copy)]
 struct Entry {
     id: ObjectId,
     offset: u64,
@@ -35,7 +47,7 @@ struct Entry {
 
 impl PackWriter {
     /// `objects` is the repository's directory of objects.
-    pub(super) fn new(objects: &Path) -> Result<Self> {
+    pub(crate) fn new(objects: &Path, compression: Compression) -> Result<Self> {
         let directory = objects.join("pack");
         let mut out = BufWriter::new(temporary(&directory)?);
         // The number of objects is filled in at the end.
@@ -46,21 +58,21 @@ impl PackWriter {
             out,
             entries: Vec::new(),
             offset: 12,
-            deflate: Compress::new(Compression::BEST_SPEED),
+            deflate: Compress::new(compression),
             chunk: vec![0; CHUNK_BYTES],
         })
     }
 
     /// Bytes so far.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.offset
     }
 
-    /// Adds an object; each once.
-    pub(super) fn add(&mut self, id: ObjectId, kind: Kind, mut data: &[u8]) -> Result<()> {
+    /// Adds an object or a delta; each object once. Gives the offset where it begins.
+    pub(crate) fn add(&mut self, id: ObjectId, form: Form, mut data: &[u8]) -> Result<u64> {
         let mut crc = crc32fast::Hasher::new();
         let start = self.offset;
-        self.put(&entry_header(kind, data.len() as u64), &mut crc)?;
+        self.put(&entry_header(form, data.len() as u64, start), &mut crc)?;
         self.deflate.reset();
         loop {
             let (taken, made) = (self.deflate.total_in(), self.deflate.total_out());
@@ -78,12 +90,27 @@ impl PackWriter {
                 break;
             }
         }
-        self.entries.push(Entry {
-            id,
-            offset: start,
-            crc: crc.finalize(),
-        });
-        Ok(())
+        Ok(self.end_entry(id, start, crc))
+    }
+
+    /// Adds an entry whose `size` bytes another pack has compressed already.
+    pub(crate) fn add_compressed(
+        &mut self,
+        id: ObjectId,
+        form: Form,
+        (size, compressed): (u64, &[u8]),
+    ) -> Result<u64> {
+        let mut crc = crc32fast::Hasher::new();
+        let start = self.offset;
+        self.put(&entry_header(form, size, start), &mut crc)?;
+        self.put(compressed, &mut crc)?;
+        Ok(self.end_entry(id, start, crc))
+    }
+
+    fn end_entry(&mut self, id: ObjectId, offset: u64, crc: crc32fast::Hasher) -> u64 {
+        let crc = crc.finalize();
+        self.entries.push(Entry { id, offset, crc });
+        offset
     }
 
     fn put(&mut self, bytes: &[u8], crc: &mut crc32fast::Hasher) -> Result<()> {
@@ -94,7 +121,16 @@ impl PackWriter {
 
     /// Ends the pack and makes it part of the repository, durably. The index comes last: without it nobody
     /// looks at a pack. Gives the pack's path.
-    pub(super) fn finish(mut self) -> Result<PathBuf> {
+    pub(crate) fn finish(self) -> Result<PathBuf> {
+        self.finish_with(|_, _| Ok(None))
+    }
+
+    /// The same, with another file of that extension beside the pack, made from the ids in the index' order and
+    /// the pack's hash.
+    pub(crate) fn finish_with(
+        mut self,
+        beside: impl FnOnce(&[ObjectId], ObjectId) -> Result<Option<(&'static str, Vec<u8>)>>,
+    ) -> Result<PathBuf> {
         self.entries.sort_unstable_by_key(|entry| entry.id);
         let doing = || io("write a pack");
         self.out.flush().map_err(doing())?;
@@ -103,16 +139,24 @@ impl PackWriter {
             .into_inner()
             .map_err(|error| doing()(error.into_error()))?;
         let trailer = end_pack(&mut pack, self.entries.len() as u32)?;
+        let name = self.directory.join(format!("pack-{trailer}.pack"));
+        let mut files = vec![(pack, name.clone())];
+        let ids: Vec<_> = self.entries.iter().map(|entry| entry.id).collect();
+        if let Some((extension, bytes)) = beside(&ids, trailer)? {
+            let mut file = temporary(&self.directory)?;
+            file.write_all(&bytes).map_err(doing())?;
+            files.push((file, name.with_extension(extension)));
+        }
         let mut index = temporary(&self.directory)?;
         write_index(&mut index, &self.entries, trailer)?;
-        let name = self.directory.join(format!("pack-{trailer}.pack"));
-        for (file, name) in [(pack, name.clone()), (index, name.with_extension("idx"))] {
+        files.push((index, name.with_extension("idx")));
+        for (file, name) in files {
             let readable = std::fs::Permissions::from_mode(0o444);
             file.as_file().set_permissions(readable).map_err(doing())?;
             file.as_file().sync_all().map_err(doing())?;
             file.persist(&name).map_err(|error| doing()(error.error))?;
         }
-        super::files::sync_file(&self.directory)?;
+        sync_file(&self.directory)?;
         Ok(name)
     }
 }
@@ -124,24 +168,42 @@ fn temporary(directory: &Path) -> Result<NamedTempFile> {
     file.map_err(io("make a temporary file"))
 }
 
-/// Kind and size: four bits of size in the first byte, seven in each that follows.
-fn entry_header(kind: Kind, mut size: u64) -> Vec<u8> {
-    let kind = match kind {
-        Kind::Commit => 1,
-        Kind::Tree => 2,
-        Kind::Blob => 3,
-        Kind::Tag => 4,
+/// Kind and size: four bits of size in the first byte, seven in each that follows. A delta's base comes after.
+fn entry_header(form: Form, mut size: u64, at: u64) -> Vec<u8> {
+    let kind = match form {
+        Form::Whole(Kind::Commit) => 1,
+        Form::Whole(Kind::Tree) => 2,
+        Form::Whole(Kind::Blob) => 3,
+        Form::Whole(Kind::Tag) => 4,
+        Form::DeltaOn(_) => 6,
     };
     let mut byte = (kind << 4) | (size & 0xf) as u8;
     size >>= 4;
-    let mut header = Vec::with_capacity(10);
+    let mut header = Vec::with_capacity(20);
     while size > 0 {
         header.push(byte | 0x80);
         byte = (size & 0x7f) as u8;
         size >>= 7;
     }
     header.push(byte);
+    if let Form::DeltaOn(base) = form {
+        put_distance(at - base, &mut header);
+    }
     header
+}
+
+/// Seven bits in each byte, the highest first; each byte but the last adds one, so that no two forms mean the
+/// same.
+fn put_distance(mut distance: u64, header: &mut Vec<u8>) {
+    let mut bytes = [0; 10];
+    let mut first = bytes.len() - 1;
+    bytes[first] = (distance & 0x7f) as u8;
+    while distance > 0x7f {
+        distance = (distance >> 7) - 1;
+        first -= 1;
+        bytes[first] = (distance & 0x7f) as u8 | 0x80;
+    }
+    header.extend_from_slice(&bytes[first..]);
 }
 
 /// Fills in the number of objects, and appends the hash of it all.
