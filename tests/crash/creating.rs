@@ -45,16 +45,14 @@ fn again<'a>(lab: &'a Lab, disk: &str) -> NodeSpec<'a> {
 /// Starts it, and kills it as soon as `reached` and a little later.
 fn kill_when(spec: &NodeSpec<'_>, later: Duration, mut reached: impl FnMut() -> bool) {
     let mut command = spec.command();
-    command.stdin(Stdio::null());
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.stderr(log.reopen().unwrap()).spawn().unwrap();
     let began = Instant::now();
     while !reached() {
         let ended = child.try_wait().unwrap();
-        assert!(ended.is_none(), "it ended by itself: {ended:?}");
+        let said = || fs::read_to_string(log.path()).unwrap();
+        assert!(ended.is_none(), "it ended by itself: {ended:?}\n{}", said());
         assert!(began.elapsed() < SOON, "the moment to kill it did not come");
         std::hint::spin_loop();
     }
@@ -74,8 +72,11 @@ fn goes_on(lab: &Lab, disk: &str, when: &str) {
     eventually(SOON, "the first commit is made", || {
         node.status()["contents"]["uncommitted"] == 0 && node.head() != "null"
     });
-    let identity = fs::read_to_string(node.root.join("node.toml")).unwrap();
-    assert!(identity.contains("in-use"), "{when}: {identity}");
+    let identity = node.root.join("node.toml");
+    // it answers a moment before whoever started it is told that it is up
+    eventually(SOON, "the creation is over", || {
+        fs::read_to_string(&identity).unwrap().contains("in-use")
+    });
     node.stop();
     let output = creation(lab, disk).command().output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -97,7 +98,11 @@ fn a_creation_that_was_killed_goes_on_with_the_same_command() {
         let disk = format!("disk{number}");
         let root = lab.folder(&disk);
         let there = root.join(step);
-        kill_when(&creation(&lab, &disk), Duration::ZERO, || there.exists());
+        let control = root.join("control");
+        // what is there for a moment only may be missed
+        kill_when(&creation(&lab, &disk), Duration::ZERO, || {
+            there.exists() || control.exists()
+        });
         goes_on(&lab, &disk, &format!("when there was {step}"));
     }
     let disk = "mounted";
