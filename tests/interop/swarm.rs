@@ -23,13 +23,17 @@ fn patience(bytes: u64) -> Duration {
     Duration::from_secs(60 + bytes / (4 * MIB))
 }
 
+/// Megabytes that a node may need, however large the content: what is being assembled, and 200 for the rest.
+const MEMORY_MAX: u64 = 470;
+
 fn tell(what: &str, bytes: u64, took: Duration, node: &Node) {
+    let memory = node.most_memory();
     println!(
-        "{what}: {} MB in {took:.1?}, {}; most memory of our node {} MB",
+        "{what}: {} MB in {took:.1?}, {}; most memory of our node {memory} MB",
         bytes / 1_000_000,
         rate(bytes, took),
-        node.most_memory()
     );
+    assert!(memory < MEMORY_MAX);
 }
 
 /// A node with a file on host 1, and what a stock client on host 3 is given: the metainfo from a clone.
@@ -47,6 +51,9 @@ impl Bench {
         let lab = Lab::new(3);
         let holder = lab.node(1, "a").create().start();
         holder.set("copies", "1");
+        // a client checks all that it has before it gives any of it
+        let wait = patience(bytes).as_secs();
+        holder.set("wait", &format!("{wait}s"));
         let original = holder.path("film");
         drop(write_noise(&original, bytes));
         eventually(patience(bytes), "the name is there", || {
