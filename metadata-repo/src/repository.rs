@@ -8,6 +8,7 @@ mod author;
 mod files;
 mod judge;
 mod lookup;
+mod loose;
 mod maintain;
 pub(crate) mod packs;
 mod read;

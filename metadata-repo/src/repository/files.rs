@@ -1,5 +1,6 @@
 //! The repository's files: layout, objects, references, and syncing them.
 
+use super::loose::LooseWriter;
 use super::packs::writer::{Form, PACK_BYTES_MAX, PackWriter};
 use super::recover::checkpoint;
 use crate::codec::settings;
@@ -12,7 +13,7 @@ use delugefs_core::entry::{Attributes, Entry, Kind, Written};
 use delugefs_core::ids::{EntryId, IncarnationId};
 use delugefs_core::settings::Settings;
 use gix::ObjectId;
-use gix::objs::{Kind as ObjectKind, Write as _};
+use gix::objs::Kind as ObjectKind;
 use gix::refs::transaction::{PreviousValue, RefEdit};
 use gix::zlib::Compression;
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,6 +167,7 @@ pub(super) fn set_reference(
 /// Files that were written and not yet synced, and the directories that got names.
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
+    writer: LooseWriter,
     files: BTreeSet<PathBuf>,
 }
 
@@ -230,12 +232,9 @@ pub(super) fn write_objects(
     if batch.len() >= PACK_OBJECTS_MIN {
         return write_packs(batch, &objects);
     }
-    let store = gix::odb::loose::Store::at(objects, gix::hash::Kind::Sha1);
     for (id, (kind, data)) in batch {
-        store
-            .write_buf_with_known_id(kind, &data, id)
-            .map_err(git("write an object"))?;
-        unsynced.add(store.object_path(&id));
+        let file = unsynced.writer.write(&objects, id, (kind, &data))?;
+        unsynced.add(file);
     }
     Ok(())
 }
