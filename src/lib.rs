@@ -13,5 +13,6 @@ pub mod link;
 mod mountinfo;
 pub mod net;
 pub mod node;
+pub mod publishing;
 pub mod root;
 mod sync_ext;

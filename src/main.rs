@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use delugefs::cli::{Arguments, Command, NodeArguments, Select, UsageError, background};
-use delugefs::control::{self, Request, SettingsReport, StatusReport, WhereReport};
+use delugefs::control::{self, Request, SettingsReport, SignersReport, StatusReport, WhereReport};
 use delugefs::node;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -89,6 +89,10 @@ fn tell(command: &Command) -> Result<()> {
             let (root, path) = control::mount_of(&file.path)?;
             let report: WhereReport = control::ask(&root, &Request::Where { path })?;
             print(&report, file.json)
+        }
+        Command::Signers(signers) => {
+            let report: SignersReport = control::ask(&root(&signers.node)?, &Request::Signers)?;
+            print(&report, signers.json)
         }
         Command::Set(set) => {
             let root = root(&set.node)?;

@@ -125,6 +125,16 @@ impl EntryId {
     pub const ROOT: Self = Self::new([0; 16]);
 }
 
+impl IncarnationId {
+    /// The incarnation that an ed25519 public key is: whoever has the key can be told by the id alone.
+    pub fn of_key(public_key: &[u8; 32]) -> Self {
+        let hash = blake3::hash(public_key);
+        let mut id = [0; Self::LEN];
+        id.copy_from_slice(&hash.as_bytes()[..Self::LEN]);
+        Self(id)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

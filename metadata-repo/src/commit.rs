@@ -5,6 +5,7 @@
 //! everyone's history with it, and so that walks through history may go by it.
 
 use crate::error::{RepositoryError, Result, git, malformed};
+use crate::signature::{self, Signer};
 use delugefs_core::ids::IncarnationId;
 use delugefs_core::limits::LABEL_BYTES_MAX;
 use delugefs_core::time::Timestamp;
@@ -18,7 +19,7 @@ pub(crate) const AHEAD_MAX: i64 = 5 * 60;
 pub(crate) const PARENTS_MAX: usize = 1024;
 
 /// Version of the commits' form, in the trailer `Format`.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const DOMAIN: &str = "delugefs.invalid";
 const INCARNATION: &str = "Incarnation";
@@ -41,7 +42,8 @@ pub(crate) struct CommitFacts {
 pub(crate) struct Authored<'a> {
     pub(crate) tree: ObjectId,
     pub(crate) parents: Vec<ObjectId>,
-    pub(crate) incarnation: IncarnationId,
+    /// Signs it; its key is the incarnation.
+    pub(crate) signer: &'a dyn Signer,
     pub(crate) label: &'a str,
     pub(crate) subject: String,
     pub(crate) sequence: u64,
@@ -58,13 +60,12 @@ pub(crate) fn chain_time(now: i64, newest: Option<i64>) -> i64 {
     }
 }
 
-/// The bytes of an authored commit.
+/// The bytes of an authored commit, signed.
 pub(crate) fn authored(commit: Authored<'_>) -> Result<Vec<u8>> {
     let Authored {
-        incarnation,
-        sequence,
-        ..
+        signer, sequence, ..
     } = commit;
+    let incarnation = signer.incarnation();
     let email = format!("{incarnation}@{DOMAIN}");
     let name = git_name(commit.label);
     let message = format!(
@@ -73,7 +74,9 @@ pub(crate) fn authored(commit: Authored<'_>) -> Result<Vec<u8>> {
     );
     let author = signature(&name, &email, commit.now.seconds.max(0));
     let committer = signature(&name, &email, commit.time);
-    write(commit.tree, commit.parents, [author, committer], &message)
+    let unsigned = write(commit.tree, commit.parents, [author, committer], &message)?;
+    signature::signed(&unsigned, signer)
+        .ok_or_else(|| malformed("new", "a commit without a message"))
 }
 
 /// The bytes of a commit that is nobody's: the same on every node.
@@ -152,6 +155,25 @@ pub(crate) fn parse(id: ObjectId, data: &[u8]) -> Result<CommitFacts> {
     })
 }
 
+/// Reads a commit that its author must have signed: whoever the trailers name.
+pub(crate) fn parse_signed(id: ObjectId, data: &[u8]) -> Result<CommitFacts> {
+    let rule = |problem: String| RepositoryError::Rules {
+        commit: id.to_string(),
+        problem,
+    };
+    let facts = parse(id, data)?;
+    let (Some(author), Some(_)) = (facts.incarnation, facts.sequence) else {
+        return Err(rule("it has no author".to_owned()));
+    };
+    let key = signature::verify(data).map_err(|error| rule(error.to_string()))?;
+    let signer = IncarnationId::of_key(&key);
+    if signer == author {
+        Ok(facts)
+    } else {
+        Err(rule(format!("{signer} has signed it, and not {author}")))
+    }
+}
+
 fn check_format(id: ObjectId, message: &str) -> Result<()> {
     match trailer(message, "Format").and_then(|text| text.parse::<u32>().ok()) {
         Some(FORMAT) => Ok(()),
@@ -177,6 +199,7 @@ fn trailer<'m>(message: &'m str, key: &str) -> Option<&'m str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use ed25519_dalek::SigningKey;
 
     fn id(byte: u8) -> ObjectId {
         ObjectId::Sha1([byte; 20])
@@ -184,10 +207,11 @@ mod tests {
 
     #[test]
     fn golden() {
+        let key = SigningKey::from_bytes(&[0xab; 32]);
         let data = authored(Authored {
             tree: id(1),
             parents: vec![id(2)],
-            incarnation: IncarnationId::new([0xab; 16]),
+            signer: &key,
             label: " host <x>\n:disk1.",
             subject: "2 changes".to_owned(),
             sequence: 7,
@@ -195,11 +219,22 @@ mod tests {
             time: 1000,
         });
         let data = data.unwrap();
-        let hex = "ab".repeat(16);
+        let incarnation = IncarnationId::of_key(key.verifying_key().as_bytes());
+        let hex = "2bda24077fd147c0355a0aa3e6787cb2";
+        assert_eq!(incarnation.to_string(), hex);
+        let signature = [
+            "-----BEGIN SSH SIGNATURE-----",
+            "U1NIU0lHAAAAAQAAADMAAAALc3NoLWVkMjU1MTkAAAAgJIrL26+eBQGW3nBL6i1odw5RkV",
+            "DRA7WH2uLZytU92TAAAAADZ2l0AAAAAAAAAAZzaGE1MTIAAABTAAAAC3NzaC1lZDI1NTE5",
+            "AAAAQF7b2XytVEHBfDUH6km8gyqrTIEWClzE0jcYRmbEfDKl33RoRqcKC2O+GW+V4o/GRL",
+            "UQLTvBV6kIQ8Qz9tizhgk=",
+            "-----END SSH SIGNATURE-----",
+        ];
+        let signature = format!("gpgsig {}", signature.join("\n "));
         let expected = format!(
             "tree {}\nparent {}\nauthor host x:disk1 <{hex}@delugefs.invalid> 2000 +0000\n\
-             committer host x:disk1 <{hex}@delugefs.invalid> 1000 +0000\n\n\
-             2 changes\n\nIncarnation: {hex}\nJournal-Sequence: 7\nFormat: 1\n",
+             committer host x:disk1 <{hex}@delugefs.invalid> 1000 +0000\n{signature}\n\n\
+             2 changes\n\nIncarnation: {hex}\nJournal-Sequence: 7\nFormat: 2\n",
             id(1),
             id(2)
         );
@@ -211,11 +246,12 @@ mod tests {
                 tree: id(1),
                 parents: vec![id(2)],
                 time: 1000,
-                incarnation: Some(IncarnationId::new([0xab; 16])),
+                incarnation: Some(incarnation),
                 sequence: Some(7),
             }
         );
-        let newer = expected.replace("Format: 1", "Format: 2");
+        assert_eq!(parse_signed(id(9), &data).unwrap(), facts);
+        let newer = expected.replace("Format: 2", "Format: 3");
         assert!(
             parse(id(9), newer.as_bytes())
                 .unwrap_err()

@@ -54,6 +54,10 @@ pub enum RepositoryError {
     /// A file's `info` dictionary was neither given nor in the descriptor before.
     #[error("no info dictionary is known for entry {0}")]
     NoInfo(EntryId),
+    /// A sync has failed: what was written since the last one may be lost in a power cut, whatever later syncs say
+    /// (the kernel forgets what it could not write). Nothing more is committed until the repository is opened again.
+    #[error("the names could not be made durable: {0}")]
+    NotDurable(String),
     /// The directory is not a repository of this program.
     #[error("{0} is not a repository of this program")]
     NotOurs(String),
@@ -69,7 +73,7 @@ pub enum RepositoryError {
         /// Its id.
         commit: String,
         /// Which rule.
-        problem: &'static str,
+        problem: String,
     },
 }
 

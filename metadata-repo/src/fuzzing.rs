@@ -105,3 +105,21 @@ pub fn delta(bytes: &[u8]) {
         assert!(made.len() <= LIMIT);
     }
 }
+
+/// Any bytes as a commit that has to be signed, and as the header that holds a signature: a fuzzer has no keys, so
+/// that whatever is taken for signed is a way in.
+pub fn signed_commit(bytes: &[u8]) {
+    if let Ok(key) = crate::signature::verify(bytes) {
+        assert!(
+            KEYS.contains(&key),
+            "signed by a key that a fuzzer does not have"
+        );
+    }
+    crate::signature::fuzz_header(bytes);
+}
+
+/// The key of the seeds: 32 bytes of 7.
+const KEYS: [[u8; 32]; 1] = [[
+    0xea, 0x4a, 0x6c, 0x63, 0xe2, 0x9c, 0x52, 0x0a, 0xbe, 0xf5, 0x50, 0x7b, 0x13, 0x2e, 0xc5, 0xf9,
+    0x95, 0x47, 0x76, 0xae, 0xbe, 0xbe, 0x7b, 0x92, 0x42, 0x1e, 0xea, 0x69, 0x14, 0x46, 0xd2, 0x2c,
+]];

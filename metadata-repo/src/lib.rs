@@ -19,6 +19,7 @@ mod history;
 mod node;
 mod repository;
 mod session;
+pub mod signature;
 mod view;
 
 pub use bencode::BencodeError;

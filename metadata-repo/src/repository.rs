@@ -23,6 +23,7 @@ pub use maintain::Upkeep;
 pub use read::Listed;
 
 use crate::error::{RepositoryError, Result, git};
+use crate::exchange::Refusals;
 use crate::session::{Decoders, Session};
 use crate::view::{Views, new_views};
 use delugefs_core::ids::{CommitId, IncarnationId, TreeId};
@@ -63,6 +64,8 @@ struct Inner {
     /// The commit that every history of the volume begins with.
     genesis: ObjectId,
     decoders: Decoders,
+    /// Chains of peers that were refused.
+    refusals: Refusals,
     /// Held while references move.
     state: Mutex<State>,
     view: RwLock<Arc<View>>,
@@ -141,6 +144,7 @@ impl Repository {
                 git: RwLock::new(git),
                 genesis,
                 decoders: Decoders::new(),
+                refusals: Refusals::default(),
                 state: Mutex::new(State {
                     views: new_views(),
                     unsynced: files::Unsynced::default(),
@@ -199,6 +203,15 @@ impl Repository {
     /// Makes everything written so far survive a power cut.
     pub(crate) fn sync(&self) -> Result<()> {
         self.state().unsynced.sync(&self.inner.path)
+    }
+
+    /// A commit's signature has been verified.
+    pub(crate) fn note_signed(&self, id: ObjectId) {
+        self.inner.decoders.note_signed(id);
+    }
+
+    pub(crate) fn refused(&self) -> &Refusals {
+        &self.inner.refusals
     }
 
     fn session(&self) -> Session<'_> {

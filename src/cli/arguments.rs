@@ -88,6 +88,8 @@ pub enum Command {
     Status(StatusArguments),
     /// Show which disks hold a file
     Where(WhereArguments),
+    /// Print the keys that sign the volume's commits, as git's gpg.ssh.allowedSignersFile
+    Signers(SignersArguments),
     /// Show or change the volume's settings
     Set(SetArguments),
     /// Finish what is under way, unmount and stop a node
@@ -109,6 +111,17 @@ pub struct Select {
 /// `delugefs status`
 #[derive(Debug, Args)]
 pub struct StatusArguments {
+    /// Which node.
+    #[command(flatten)]
+    pub node: Select,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `delugefs signers`
+#[derive(Debug, Args)]
+pub struct SignersArguments {
     /// Which node.
     #[command(flatten)]
     pub node: Select,

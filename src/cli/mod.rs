@@ -5,6 +5,6 @@ pub mod background;
 pub mod units;
 
 pub use arguments::{
-    Arguments, Command, NodeArguments, Options, Select, SetArguments, StatusArguments,
-    StopArguments, UsageError, WhereArguments, apply_setting,
+    Arguments, Command, NodeArguments, Options, Select, SetArguments, SignersArguments,
+    StatusArguments, StopArguments, UsageError, WhereArguments, apply_setting,
 };

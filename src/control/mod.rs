@@ -10,8 +10,8 @@ mod server;
 pub use client::{ControlError, ask, mount_of, root_of_mount};
 pub use mounts::{Mounted, find_mount};
 pub use reports::{
-    ContentReport, FetchReport, HolderReport, NodeReport, PeerReport, SettingsReport, SpaceReport,
-    StatusReport, VolumeReport, WhereReport,
+    ContentReport, FetchReport, HolderReport, NodeReport, PeerReport, SettingsReport, SignerReport,
+    SignersReport, SpaceReport, StatusReport, VolumeReport, WhereReport,
 };
 pub use server::{Answer, ControlServer, Handle};
 
@@ -31,6 +31,8 @@ pub enum Request {
         /// Bytes of the path, components joined by `/`.
         path: Vec<u8>,
     },
+    /// The keys that sign the volume's commits.
+    Signers,
     /// The volume's settings.
     Settings,
     /// A new value of a setting.

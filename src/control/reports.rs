@@ -17,6 +17,44 @@ pub struct StatusReport {
     pub space: SpaceReport,
     /// What is under way.
     pub contents: ContentReport,
+    /// Why this node is read-only until it is started again, if it is.
+    #[serde(default)]
+    pub read_only: Option<String>,
+}
+
+/// `delugefs signers`: what git's `gpg.ssh.allowedSignersFile` names.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SignersReport {
+    /// One for each author of the volume.
+    pub signers: Vec<SignerReport>,
+}
+
+/// Who signs commits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SignerReport {
+    /// The author's incarnation, hex.
+    pub incarnation: String,
+    /// Its public key: `ssh-ed25519 …`
+    pub key: String,
+    /// The label of the disk whose present incarnation it is, if it is one's.
+    pub label: Option<String>,
+}
+
+impl fmt::Display for SignersReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for signer in &self.signers {
+            let SignerReport {
+                incarnation,
+                key,
+                label,
+            } = signer;
+            if let Some(label) = label {
+                writeln!(f, "# {label}")?;
+            }
+            writeln!(f, "{incarnation}@delugefs.invalid namespaces=\"git\" {key}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Who the node is.
@@ -137,6 +175,9 @@ impl fmt::Display for StatusReport {
         let (node, volume) = (&self.node, &self.volume);
         writeln!(f, "node      {} ({})", node.label, node.id)?;
         writeln!(f, "volume    {} ({})", volume.name, volume.id)?;
+        if let Some(reason) = &self.read_only {
+            writeln!(f, "READ-ONLY until it is started again: {reason}")?;
+        }
         writeln!(
             f,
             "head      {}",

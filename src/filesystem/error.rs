@@ -56,6 +56,9 @@ pub enum FsError {
     /// Nothing there: a seek past the end of data (`ENXIO`).
     #[error("no data beyond that offset")]
     NoData,
+    /// The node has stopped publishing: nothing can be changed (`EROFS`).
+    #[error("read-only: this node has found itself broken, see its log")]
+    ReadOnly,
     /// The bytes are on no connected node (`EIO`).
     #[error("the content is on no connected node")]
     Unavailable,

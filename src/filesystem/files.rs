@@ -178,6 +178,7 @@ impl State {
     }
 
     fn writable(&self, handle: HandleId) -> Result<(Arc<File>, bool), FsError> {
+        self.check_publishing()?;
         let Handle { inode, kind } = self.handles.get(handle)?;
         let HandleKind::File {
             write: true,

@@ -274,7 +274,11 @@ impl State {
         flags: OpenFlags,
         copied: Option<Copied>,
     ) -> Result<Attempt, FsError> {
-        let attempt = self.try_open(inode, flags, copied.as_ref());
+        let allowed = match flags.write || flags.truncate {
+            true => self.check_publishing(),
+            false => Ok(()),
+        };
+        let attempt = allowed.and_then(|()| self.try_open(inode, flags, copied.as_ref()));
         let used = matches!(attempt, Ok(Attempt::Opened(_)))
             && copied
                 .as_ref()

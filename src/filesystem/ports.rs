@@ -1,6 +1,7 @@
 //! What the filesystem needs from the rest of the node. Tests put fakes here.
 
 use super::{FsError, Space};
+use crate::publishing::Publishing;
 use bytes::Bytes;
 use delugefs_core::change::Changes;
 use delugefs_core::entry::{ContentRef, Entry};
@@ -98,6 +99,8 @@ pub struct Ports {
     pub source: Arc<dyn Source>,
     /// Who is told of work.
     pub events: Arc<dyn Events>,
+    /// Ended by a journal that cannot be written or synced; once ended, changes are refused.
+    pub publishing: Publishing,
 }
 
 /// A committed tree that the filesystem was moved to.

@@ -121,17 +121,38 @@ impl State {
         if record == Record::default() {
             return Ok(());
         }
+        self.check_publishing()?;
         if self.journal.wants_rewriting() && !self.pending.is_in_flight() {
             let all = self.snapshot();
             if let Err(error) = self.journal.rewrite(all) {
                 tracing::warn!(%error, "the journal could not be rewritten");
+                self.stop_if_the_disk_fails(&error);
             }
         }
         for parent in record.parents() {
             self.names.ancestors(parent, &mut record.places);
         }
-        self.journal.append(record)?;
+        if let Err(error) = self.journal.append(record) {
+            self.stop_if_the_disk_fails(&error);
+            return Err(error);
+        }
         Ok(())
+    }
+
+    /// Whether changes are still taken.
+    pub(super) fn check_publishing(&self) -> Result<(), FsError> {
+        match self.ports.publishing.goes_on() {
+            true => Ok(()),
+            false => Err(FsError::ReadOnly),
+        }
+    }
+
+    /// A journal without room takes records again when there is some; one on a disk that fails does not.
+    fn stop_if_the_disk_fails(&self, error: &FsError) {
+        if let FsError::Io { message, .. } = error {
+            let reason = format!("the journal of this disk cannot be written: {message}");
+            self.ports.publishing.stop(reason);
+        }
     }
 
     /// One record that says all that a journal must.

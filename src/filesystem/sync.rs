@@ -76,11 +76,19 @@ impl Filesystem {
         if *durable >= wanted {
             return Ok(());
         }
-        let (file, sequence) = {
+        let (file, sequence, publishing) = {
             let state = self.lock();
-            (state.journal.file(), state.journal.sequence())
+            // a sync after one that failed says nothing: the kernel has forgotten what it could not write
+            state.check_publishing()?;
+            let publishing = state.ports.publishing.clone();
+            (state.journal.file(), state.journal.sequence(), publishing)
         };
-        file.sync_data()?;
+        if let Err(error) = file.sync_data() {
+            publishing.stop(format!(
+                "the journal of this disk cannot be synced: {error}"
+            ));
+            return Err(error.into());
+        }
         *durable = sequence;
         Ok(())
     }

@@ -24,6 +24,8 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::BadHandle => Errno::EBADF,
         FsError::Busy => Errno::EBUSY,
         FsError::NoData => Errno::ENXIO,
+        // As after `errors=remount-ro`.
+        FsError::ReadOnly => Errno::EROFS,
         // Not ETIMEDOUT or EAGAIN: programs know what a failing disk is, and no `read` of a regular file
         // is expected to ask for another try.
         FsError::Unavailable | FsError::TimedOut | FsError::Damaged(_) => Errno::EIO,
@@ -80,6 +82,7 @@ mod tests {
         assert_eq!(number(&FsError::Stale), 116);
         assert_eq!(number(&FsError::Unavailable), 5);
         assert_eq!(number(&FsError::TimedOut), 5);
+        assert_eq!(number(&FsError::ReadOnly), 30);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! 3. Each side sends, encrypted, who it is, with a signature by its incarnation over the handshake
 //!    hash; the dialler says what the stream is for.
 
-use super::keys::{Identity, PinError, Pins, Psk, incarnation_id, verify};
+use super::keys::{Identity, PinError, Pins, Psk, verify};
 use super::{LinkError, SecureStream};
 use delugefs_core::ids::{IncarnationId, NodeId};
 use snow::params::DHChoice;
@@ -328,7 +328,7 @@ async fn receive_identity<S: AsyncRead + AsyncWrite + Unpin>(
     let incarnation = IncarnationId::from_slice(&claim[17..33]).ok_or_else(cut)?;
     let public_key: [u8; 32] = claim[49..].try_into().map_err(|_| cut())?;
     let text = signed_text(&side.hash, !side.dialler, claim);
-    if incarnation_id(&public_key) != incarnation || !verify(&public_key, &text, signature) {
+    if IncarnationId::of_key(&public_key) != incarnation || !verify(&public_key, &text, signature) {
         return Err(LinkError::protocol("an identity is not authentic"));
     }
     let process = &claim[33..49];

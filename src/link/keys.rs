@@ -70,7 +70,7 @@ impl Identity {
 
     /// The incarnation: named by its public key.
     pub fn incarnation(&self) -> IncarnationId {
-        incarnation_id(&self.public_key())
+        IncarnationId::of_key(&self.public_key())
     }
 
     /// The incarnation's ed25519 public key.
@@ -98,14 +98,6 @@ impl fmt::Debug for Identity {
             .field("incarnation", &self.incarnation())
             .finish_non_exhaustive()
     }
-}
-
-/// An incarnation's id: the first 16 bytes of BLAKE3 of its ed25519 public key.
-pub fn incarnation_id(public_key: &[u8; 32]) -> IncarnationId {
-    let hash = blake3::hash(public_key);
-    let mut id = [0; 16];
-    id.copy_from_slice(&hash.as_bytes()[..16]);
-    IncarnationId::new(id)
 }
 
 /// Strict: no malleable signatures, no keys of small order.

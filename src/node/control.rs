@@ -7,10 +7,12 @@ use crate::cli::apply_setting;
 use crate::cli::units::{show_size, show_time};
 use crate::control::{
     Answer, ContentReport, FetchReport, Handle, HolderReport, NodeReport, PeerReport, Request,
-    SettingsReport, SpaceReport, StatusReport, VolumeReport, WhereReport,
+    SettingsReport, SignerReport, SignersReport, SpaceReport, StatusReport, VolumeReport,
+    WhereReport,
 };
 use crate::sync_ext::lock;
 use delugefs_core::entry::{Content, ContentRef, Kind};
+use delugefs_core::ids::IncarnationId;
 use delugefs_core::name::Name;
 use delugefs_core::settings::Settings;
 use serde_json::Value;
@@ -38,6 +40,7 @@ fn answer(shared: &Shared, request: Request) -> Result<Value, String> {
     let report = match request {
         Request::Status => serde_json::to_value(status(shared)),
         Request::Where { path } => serde_json::to_value(whereabouts(shared, &path)?),
+        Request::Signers => serde_json::to_value(signers(shared)?),
         Request::Settings => serde_json::to_value(settings(&shared.settings())),
         Request::Set { key, value } => serde_json::to_value(set(shared, &key, &value)?),
         Request::Stop => Ok(Value::Null),
@@ -77,7 +80,29 @@ fn status(shared: &Shared) -> StatusReport {
             free: space.free,
         },
         contents: contents(shared),
+        read_only: shared.publishing.stopped(),
     }
+}
+
+fn signers(shared: &Shared) -> Result<SignersReport, String> {
+    let keys = shared.repository.signers();
+    let members = lock(&shared.members);
+    let label = |author| match author == shared.incarnation() {
+        true => Some(shared.file.label.clone()),
+        false => members
+            .iter()
+            .find(|(_, member)| member.incarnation == author)
+            .map(|(_, member)| member.label.clone()),
+    };
+    let signer = |(author, key): (IncarnationId, String)| SignerReport {
+        incarnation: author.to_string(),
+        key,
+        label: label(author),
+    };
+    let keys = keys.map_err(|error| error.to_string())?;
+    Ok(SignersReport {
+        signers: keys.into_iter().map(signer).collect(),
+    })
 }
 
 fn peers(shared: &Shared) -> Vec<PeerReport> {
@@ -200,6 +225,9 @@ fn settings(settings: &Settings) -> SettingsReport {
 fn set(shared: &Shared, key: &str, value: &str) -> Result<SettingsReport, String> {
     let mut new = shared.settings();
     apply_setting(&mut new, key, value)?;
+    if let Some(reason) = shared.publishing.stopped() {
+        return Err(format!("this node is read-only: {reason}"));
+    }
     names::set(shared, &new).map_err(|error| error.to_string())?;
     Ok(settings(&shared.settings()))
 }

@@ -62,6 +62,12 @@ impl Links {
         lock(&self.up).get(&id).cloned()
     }
 
+    /// A link to a node.
+    pub(super) fn to(&self, node: NodeId) -> Option<Link> {
+        let up = lock(&self.up);
+        up.values().find(|link| link.peer == node).cloned()
+    }
+
     /// Closes a link.
     pub(super) fn close(&self, id: LinkId) {
         if let Some(link) = lock(&self.up).remove(&id) {

@@ -282,9 +282,11 @@ async fn catch_up(shared: &Arc<Shared>) -> Result<(), NodeError> {
         Ok(Err(error)) => Err(NodeError::Stopped(format!(
             "the names cannot be shown: {error}"
         ))),
-        Err(panic) => Err(NodeError::Stopped(format!(
-            "the names cannot be shown: {panic}"
-        ))),
+        Err(panic) => {
+            let reason = format!("a broken invariant of the names: {panic}");
+            shared.stop_publishing(reason);
+            Ok(())
+        }
     }
 }
 
@@ -386,7 +388,8 @@ async fn finish(shared: &Shared) {
         let status = shared.filesystem.status();
         status.unsealed + status.uncommitted > 0
     };
-    while busy() && start.elapsed() < patience() && lock(&shared.stopped_by).is_none() {
+    let goes_on = || shared.publishing.goes_on() && lock(&shared.stopped_by).is_none();
+    while busy() && start.elapsed() < patience() && goes_on() {
         sleep(POLL).await;
     }
     if busy() {

@@ -8,6 +8,7 @@ use delugefs_core::entry::Entry;
 use delugefs_core::ids::{CommitId, IncarnationId, TreeId};
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
+use delugefs_metadata_repo::signature::Signer;
 use delugefs_metadata_repo::{Authoring, Repository, RepositoryError, View, ViewDiff};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -41,8 +42,8 @@ pub trait Mover {
     fn filesystem(&self) -> &Filesystem;
     /// Held while what is pending moves into the view: in between it is in neither.
     fn names_moving(&self) -> &Mutex<()>;
-    /// Whose chain goes on.
-    fn incarnation(&self) -> IncarnationId;
+    /// Whose chain goes on: who has its key.
+    fn signer(&self) -> &dyn Signer;
     /// The node's label.
     fn label(&self) -> &str;
     /// This node's wall clock.
@@ -88,12 +89,18 @@ pub fn set(node: &dyn Mover, settings: &Settings) -> Result<(), NamesError> {
     rebase_with(node, Besides::Settings(settings))
 }
 
+/// Commits that this node has the heads that it shows, even if nothing else is new: so others get those that they refuse
+/// as chains of their own, which fork.
+pub fn witness(node: &dyn Mover) -> Result<(), NamesError> {
+    rebase_with(node, Besides::Witness)
+}
+
 /// Shows what the heads show, also where the last run ended before it could. A new incarnation begins its chain with
 /// what the one before it had on this disk: others may know that one's chain only as another disk has continued it.
 pub fn catch_up(node: &dyn Mover, before: Option<IncarnationId>) -> Result<(), NamesError> {
     let repository = node.repository();
     let authors = repository.authors()?;
-    let is_begun = authors.contains_key(&node.incarnation());
+    let is_begun = authors.contains_key(&node.signer().incarnation());
     if let Some(before) = before.filter(|before| !is_begun && authors.contains_key(before)) {
         return rebase_with(node, Besides::Continuation(before));
     }
@@ -110,6 +117,8 @@ enum Besides<'a> {
     Settings(&'a Settings),
     /// A first commit, which goes on from this incarnation's chain.
     Continuation(IncarnationId),
+    /// That this node has the heads of its base.
+    Witness,
 }
 
 fn rebase_with(node: &dyn Mover, besides: Besides<'_>) -> Result<(), NamesError> {
@@ -167,19 +176,19 @@ fn author(node: &dyn Mover, group: &Group, besides: Besides<'_>) -> Result<View,
     let repository = node.repository();
     let base = view_of(repository, &group.base)?;
     let (settings, before) = match besides {
-        Besides::Nothing => (None, None),
+        Besides::Nothing | Besides::Witness => (None, None),
         Besides::Settings(settings) => (Some(settings), None),
         Besides::Continuation(before) => (None, repository.sequence(before)?),
     };
     let authored = repository.author(&Authoring {
-        incarnation: node.incarnation(),
+        signer: node.signer(),
         label: node.label(),
         base: &base,
         changes: &group.changes,
         settings,
         infos: &group.infos,
         journal_sequence: group.sequence.max(before.unwrap_or(0)),
-        even_if_nothing: matches!(besides, Besides::Continuation(_)),
+        even_if_nothing: matches!(besides, Besides::Continuation(_) | Besides::Witness),
         now: node.now(),
         durable: true,
         resolve: &|directory| group.places.get(&directory).cloned(),

@@ -2,7 +2,7 @@
 //! comes to the inbox.
 
 use super::inbox::{Input, Work, label};
-use super::links;
+use super::links::{self, Link};
 use super::moving::{self, Mover, NamesError};
 use super::shared::{Shared, unix_time, wall_clock};
 use super::story;
@@ -10,11 +10,14 @@ use crate::filesystem::{Filesystem, Invalidation};
 use crate::link::{Purpose, blocking};
 use crate::root::Standing;
 use crate::sync_ext::lock;
-use delugefs_core::ids::{IncarnationId, NodeId, TreeId};
+use delugefs_core::ids::{CommitId, IncarnationId, NodeId, TreeId};
 use delugefs_core::settings::Settings;
 use delugefs_core::sync::{Evidence, LinkId, PullId};
 use delugefs_core::time::Timestamp;
-use delugefs_metadata_repo::exchange::{self, PullOptions};
+use delugefs_metadata_repo::exchange::{
+    self, ExchangeError, PullOptions, Pulled, Refusal, Refused,
+};
+use delugefs_metadata_repo::signature::Signer;
 use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -27,27 +30,30 @@ const PULL_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// What it is called when it does not work.
 const COMMITTING: &str = "committing changes";
 
+/// Commits that this node makes at most for one author whose chain forks, until it is started again: an author that
+/// forks on purpose does not make others write without end.
+const WITNESSES_MAX: u32 = 8;
+
 /// Runs some work of the repository, one at a time, and tells the inbox how it ended.
 pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result<(), NamesError>) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let worker = Arc::clone(&shared);
-        let well = match tokio::task::spawn_blocking(move || run(&worker)).await {
-            Ok(Ok(())) => {
-                shared.troubles.over(COMMITTING);
-                true
-            }
-            Ok(Err(error)) => {
-                shared.troubles.tell(COMMITTING, &waits(&shared, &error));
-                false
-            }
-            Err(panic) => {
-                shared.stop_because(format!(
-                    "a broken invariant of the names ({panic}); nothing more is published"
-                ));
-                false
-            }
-        };
+        let well = shared.publishing.goes_on()
+            && match tokio::task::spawn_blocking(move || run(&worker)).await {
+                Ok(Ok(())) => {
+                    shared.troubles.over(COMMITTING);
+                    true
+                }
+                Ok(Err(error)) => {
+                    failed(&shared, &error);
+                    false
+                }
+                Err(panic) => {
+                    shared.stop_publishing(format!("a broken invariant of the names: {panic}"));
+                    false
+                }
+            };
         shared.tell(Input::Ended(work, well)).await;
     });
 }
@@ -64,6 +70,17 @@ fn waits(shared: &Shared, error: &NamesError) -> String {
     )
 }
 
+fn failed(shared: &Shared, error: &NamesError) {
+    if matches!(
+        error,
+        NamesError::Repository(RepositoryError::NotDurable(_))
+    ) {
+        shared.stop_publishing(story::with_causes(error));
+    } else {
+        shared.troubles.tell(COMMITTING, &waits(shared, error));
+    }
+}
+
 impl Mover for Shared {
     fn repository(&self) -> &Repository {
         &self.repository
@@ -77,8 +94,8 @@ impl Mover for Shared {
         &self.names_moving
     }
 
-    fn incarnation(&self) -> IncarnationId {
-        Self::incarnation(self)
+    fn signer(&self) -> &dyn Signer {
+        &self.file.identity.keys.signing
     }
 
     fn label(&self) -> &str {
@@ -119,7 +136,11 @@ pub(super) fn rebase(shared: &Shared) -> Result<(), NamesError> {
 
 /// Changes the volume's settings.
 pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError> {
-    moving::set(shared, settings)?;
+    let set = moving::set(shared, settings);
+    if let Err(error) = set {
+        failed(shared, &error);
+        return Err(error);
+    }
     // the sync machine finds the new head at its next look, and announces it
     shared.pending.notify_one();
     Ok(())
@@ -150,25 +171,48 @@ pub(super) fn pull(shared: &Arc<Shared>, pull: PullId, link: LinkId) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let well = match shared.links.get(link) {
-            Some(up) => match pull_from(&shared, up.listening).await {
-                Ok(()) => true,
-                Err(sentence) => {
-                    tracing::warn!(
-                        "cannot pull names from {}: {sentence}",
-                        label(&shared, up.peer)
-                    );
-                    false
-                }
-            },
-            None => false,
+            Some(up) if shared.publishing.goes_on() => pull_over(&shared, &up).await,
+            _ => false,
         };
         shared.tell(Input::Ended(Work::Pull(pull), well)).await;
     });
 }
 
-async fn pull_from(shared: &Arc<Shared>, address: SocketAddr) -> Result<(), String> {
-    let opened = links::open(shared, address, Purpose::Git).await;
-    let stream = opened.map_err(|error| error.to_string())?.stream;
+/// Whether it went well; what it has to say is said.
+async fn pull_over(shared: &Arc<Shared>, up: &Link) -> bool {
+    let from = label(shared, up.peer);
+    match pull_from(shared, up.listening).await {
+        Ok(pulled) => {
+            for refused in &pulled.refused {
+                tell_refused(shared, &from, refused);
+            }
+            witness(shared, pulled.refused).await;
+            true
+        }
+        Err(PullError::Exchange(ExchangeError::OwnChainAhead { .. })) => {
+            restored(shared, &from);
+            false
+        }
+        Err(error) => {
+            tracing::warn!("cannot pull names from {from}: {error}");
+            false
+        }
+    }
+}
+
+/// Why a pull came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum PullError {
+    #[error(transparent)]
+    Link(#[from] crate::link::LinkError),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error("it broke: {0}")]
+    Panic(#[from] tokio::task::JoinError),
+}
+
+async fn pull_from(shared: &Arc<Shared>, address: SocketAddr) -> Result<Pulled, PullError> {
+    let stream = links::open(shared, address, Purpose::Git).await?.stream;
     let (read, write) = blocking::split(stream, Handle::current(), PULL_SILENCE_MAX);
     let (repository, own) = (shared.repository.clone(), shared.incarnation());
     let pulled = tokio::task::spawn_blocking(move || {
@@ -177,28 +221,91 @@ async fn pull_from(shared: &Arc<Shared>, address: SocketAddr) -> Result<(), Stri
             ..PullOptions::default()
         };
         exchange::pull(&repository, read, write, &options)
-    })
-    .await;
-    let pulled = pulled.map_err(|error| error.to_string())?;
-    pulled.map(|_| ()).map_err(|error| error.to_string())
+    });
+    Ok(pulled.await??)
+}
+
+fn tell_refused(shared: &Shared, from: &str, refused: &Refused) {
+    let author = lock(&shared.members)
+        .iter()
+        .find(|(_, member)| member.incarnation == refused.author)
+        .map(|(_, member)| format!(" ({})", member.label));
+    tracing::warn!(
+        "{from} has names that are not taken: {refused}. The author is {}{}; other authors' changes are not affected",
+        refused.author,
+        author.unwrap_or_default()
+    );
+}
+
+/// Both sides of a fork come to all nodes in the history of other chains. So where one side is shown here and nobody
+/// has built on it, this node says that it has it.
+async fn witness(shared: &Arc<Shared>, refused: Vec<Refused>) {
+    for one in refused {
+        let Refusal::Forked { ours, .. } = one.why else {
+            continue;
+        };
+        let worker = Arc::clone(shared);
+        let run = move || witness_head(&worker, one.author, ours);
+        match tokio::task::spawn_blocking(run).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failed(shared, &error),
+            Err(panic) => {
+                shared.stop_publishing(format!("a broken invariant of the names: {panic}"));
+            }
+        }
+    }
+}
+
+fn witness_head(shared: &Shared, author: IncarnationId, head: CommitId) -> Result<(), NamesError> {
+    rebase(shared)?;
+    if !moving::heads(&shared.filesystem.base()).contains(&head) {
+        return Ok(());
+    }
+    {
+        let mut witnessed = lock(&shared.witnessed);
+        let times = witnessed.entry(author).or_default();
+        if *times >= WITNESSES_MAX {
+            return Ok(());
+        }
+        *times += 1;
+    }
+    moving::witness(shared)?;
+    // the sync machine finds the new head at its next look, and announces it
+    shared.pending.notify_one();
+    Ok(())
 }
 
 /// Someone has seen more of this node than it has itself: its root was restored from an older copy.
+///
+/// Anyone can say so of names: only a commit that this incarnation has signed is believed, and so it is asked for.
 pub(super) fn suspect(shared: &Arc<Shared>, peer: NodeId, evidence: Evidence) {
     // the sync machine may know less than the disk
-    let is_ours = match evidence {
-        Evidence::Head(commit) => shared.repository.is_known(commit).unwrap_or(false),
+    match evidence {
+        Evidence::Head(commit) => {
+            if shared.repository.is_known(commit).unwrap_or(false) {
+                return;
+            }
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move {
+                if let Some(up) = shared.links.to(peer) {
+                    pull_over(&shared, &up).await;
+                    // what came with it is found by the sync machine
+                    shared.pending.notify_one();
+                }
+            });
+        }
         Evidence::Holdings(seen) => {
             let positions = shared.replica.positions();
-            positions
-                .get(&shared.incarnation())
-                .is_some_and(|position| *position >= seen)
+            let own = positions.get(&shared.incarnation());
+            if own.is_none_or(|position| *position < seen) {
+                restored(shared, &label(shared, peer));
+            }
         }
-    };
-    if is_ours {
-        return;
     }
-    let by = label(shared, peer);
+}
+
+/// This root was restored from an older copy, or is one.
+fn restored(shared: &Shared, by: &str) {
     shared.stop_and_stand(
         Standing::Behind,
         &format!(

@@ -3,6 +3,8 @@
 use super::shared::{Shared, unix_time};
 use crate::bytes::ports::Bytewise;
 use crate::filesystem::{Contents, FsError};
+use crate::publishing::panic_text;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -74,12 +76,18 @@ fn seal_until_the_end(shared: &Shared, bell: &Bell) {
     let mut seen = 0;
     while let Some(rings) = bell.wait(seen) {
         seen = rings;
-        while seal_one(shared, &contents) {}
+        let all = || while seal_one(shared, &contents) {};
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(all)) {
+            shared.stop_publishing(format!("sealing has broken: {}", panic_text(&*panic)));
+        }
     }
 }
 
 /// Whether one was sealed, so that the next can be tried.
 fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
+    if !shared.publishing.goes_on() {
+        return false;
+    }
     let Some(job) = shared.filesystem.next_unsealed() else {
         return false;
     };

@@ -11,12 +11,14 @@ use crate::filesystem::{Filesystem, Invalidation};
 use crate::link::Credentials;
 use crate::link::message::{Hello, PROTOCOL};
 use crate::net::Gate;
+use crate::publishing::Publishing;
 use crate::root::{Layout, NodeFile, Standing, VolumeName};
 use crate::sync_ext::lock;
 use delugefs_core::ids::{IncarnationId, NodeId};
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
 use delugefs_metadata_repo::Repository;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -58,6 +60,10 @@ pub(super) struct Shared {
     pub(super) no_names: CancellationToken,
     pub(super) stopped_by: Mutex<Option<String>>,
     pub(super) troubles: Troubles,
+    /// Shared with the filesystem.
+    pub(super) publishing: Publishing,
+    /// Commits made for each author whose chain was found to fork, since this process started.
+    pub(super) witnessed: Mutex<BTreeMap<IncarnationId, u32>>,
     pub(super) started: Instant,
 }
 
@@ -120,6 +126,12 @@ impl Shared {
             Ok(()) => self.stop_because(sentence.to_owned()),
             Err(error) => self.stop_because(format!("{sentence} (but: {error})")),
         }
+    }
+
+    /// An invariant does not hold: the node becomes read-only for the volume, until it is started again, and goes on
+    /// serving what it has.
+    pub(super) fn stop_publishing(&self, reason: impl Into<String>) {
+        self.publishing.stop(reason);
     }
 
     /// Tells the kernel what to forget.

@@ -17,6 +17,7 @@ use crate::filesystem::{self as fs, Filesystem, Ports};
 use crate::fuse::{self, MountError};
 use crate::link::{Credentials, Identity, Psk};
 use crate::net::{Gate, Limits, Listener};
+use crate::publishing::Publishing;
 use crate::root::{Layout, NodeFile, Renewal, RootError, RootLock, Standing, random};
 use delugefs_core::limits::LABEL_BYTES_MAX;
 use delugefs_core::settings::Settings;
@@ -69,7 +70,15 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         pending: Arc::clone(&pending),
         bell: Arc::clone(&bell),
     });
-    let filesystem = open_filesystem(&layout, &file, &repository, &parts.replica, events)?;
+    let publishing = Publishing::default();
+    let ports = Ports {
+        names: Arc::new(CommittedNames(repository.clone())),
+        contents: Arc::new(Bytewise(Arc::clone(&parts.replica))),
+        source: Arc::new(System),
+        events,
+        publishing: publishing.clone(),
+    };
+    let filesystem = open_filesystem(&layout, &file, &repository, ports)?;
     parts.replica.join(swarm(&parts, &gate)?);
     let learned = parts.replica.learn(filesystem.base().tree, unix_time());
     learned.map_err(|source| names_error(&layout, source))?;
@@ -97,6 +106,8 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         no_names: CancellationToken::new(),
         stopped_by: Mutex::default(),
         troubles: Troubles::default(),
+        publishing,
+        witnessed: Mutex::default(),
         started: Instant::now(),
         options,
         layout,
@@ -349,8 +360,7 @@ fn open_filesystem(
     layout: &Layout,
     file: &NodeFile,
     repository: &Repository,
-    replica: &Arc<Replica>,
-    events: Arc<Wake>,
+    ports: Ports,
 ) -> Result<Filesystem, NodeError> {
     let names = |source| names_error(layout, source);
     let settings = repository.settings().map_err(names)?;
@@ -362,12 +372,6 @@ fn open_filesystem(
         base: committed.base,
         sequence: committed.sequence,
         inline_max: settings.inline_max,
-    };
-    let ports = Ports {
-        names: Arc::new(CommittedNames(repository.clone())),
-        contents: Arc::new(Bytewise(Arc::clone(replica))),
-        source: Arc::new(System),
-        events,
     };
     Filesystem::start(config, ports).map_err(|source| NodeError::Journal {
         root: layout.root().to_owned(),

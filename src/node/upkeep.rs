@@ -58,15 +58,21 @@ pub(super) async fn sync_contents(shared: Arc<Shared>) {
         if let Some(sentence) = lock(&copied).due(Instant::now()) {
             tracing::info!("{sentence}");
         }
-        if let Ok(true) = declared {
-            shared
-                .tell(Input::Holdings(shared.replica.positions()))
-                .await;
+        match declared {
+            Ok(true) => {
+                let positions = shared.replica.positions();
+                shared.tell(Input::Holdings(positions)).await;
+            }
+            Ok(false) => {}
+            Err(panic) => shared.stop_publishing(format!("the content store has broken: {panic}")),
         }
     }
 }
 
 fn sync_and_declare(shared: &Shared, copied: &mut Copied) -> bool {
+    if !shared.publishing.goes_on() {
+        return false;
+    }
     let replica = &shared.replica;
     let synced = replica.store.sync();
     for (content, error) in &synced.failed {
@@ -109,7 +115,10 @@ pub(super) async fn tidy(shared: Arc<Shared>) {
             _ = ticks.tick() => {}
         }
         let worker = Arc::clone(&shared);
-        let _ = tokio::task::spawn_blocking(move || reap(&worker)).await;
+        let reaped = tokio::task::spawn_blocking(move || reap(&worker)).await;
+        if let Err(panic) = reaped {
+            shared.stop_publishing(format!("reaping contents has broken: {panic}"));
+        }
         let space = shared.replica.space();
         if space.free.abs_diff(told) > space.total / SPACE_CHANGE_DIVISOR {
             told = space.free;
@@ -126,6 +135,9 @@ pub(super) fn tell_room(shared: &Shared) {
 }
 
 fn reap(shared: &Shared) {
+    if !shared.publishing.goes_on() {
+        return;
+    }
     if let Err(error) = shared.replica.store.flush() {
         tracing::warn!("{error}");
     }

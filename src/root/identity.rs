@@ -23,10 +23,7 @@ pub struct IncarnationKeys {
 impl IncarnationKeys {
     /// The incarnation that these keys are.
     pub fn incarnation(&self) -> IncarnationId {
-        let hash = blake3::hash(self.signing.verifying_key().as_bytes());
-        let mut id = [0; IncarnationId::LEN];
-        id.copy_from_slice(&hash.as_bytes()[..IncarnationId::LEN]);
-        IncarnationId::new(id)
+        IncarnationId::of_key(self.signing.verifying_key().as_bytes())
     }
 
     fn random() -> io::Result<Self> {

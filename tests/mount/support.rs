@@ -290,6 +290,7 @@ impl Lab {
             contents: Arc::clone(&contents) as _,
             source: Arc::new(Clock::default()),
             events: Arc::clone(&bell) as _,
+            publishing: delugefs::publishing::Publishing::default(),
         };
         let filesystem = Filesystem::start(config, ports).unwrap();
         spawn_sealer(filesystem.clone(), Arc::clone(&contents), Arc::clone(&bell));

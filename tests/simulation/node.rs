@@ -9,13 +9,16 @@ use delugefs::filesystem::{
     Ports, SealJob, Sealed,
 };
 use delugefs::node::moving::{self, CommittedNames, Mover};
+use delugefs::publishing::Publishing;
 use delugefs_core::holdings::Operation;
 use delugefs_core::ids::{IncarnationId, NodeId, TreeId, VolumeId};
 use delugefs_core::settings::Settings;
 use delugefs_core::sync::{Config, Event, Outcome, Sync};
 use delugefs_core::time::Timestamp;
+use delugefs_metadata_repo::signature::Signer;
 use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
 use delugefs_torrent::store::ContentStore;
+use ed25519_dalek::SigningKey;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -76,7 +79,7 @@ pub(crate) struct Parts {
     pub(crate) events: Arc<SimEvents>,
     contents: Arc<SimContents>,
     moving: Mutex<()>,
-    incarnation: IncarnationId,
+    key: SigningKey,
     label: String,
     source: Arc<SimSource>,
 }
@@ -94,8 +97,8 @@ impl Mover for Parts {
         &self.moving
     }
 
-    fn incarnation(&self) -> IncarnationId {
-        self.incarnation
+    fn signer(&self) -> &dyn Signer {
+        &self.key
     }
 
     fn label(&self) -> &str {
@@ -141,7 +144,7 @@ impl Parts {
         let arrived = replica.take_completed().into_iter();
         let arrived = arrived.filter(|content| replica.store.is_durable(content));
         let mut fresh: Vec<_> = synced.durable.into_iter().chain(arrived).collect();
-        fresh.retain(|content| !replica.holders(content).contains(&self.incarnation));
+        fresh.retain(|content| !replica.holders(content).contains(&self.key.incarnation()));
         fresh.sort_unstable();
         fresh.dedup();
         replica.declare(Operation::Held, &fresh);
@@ -198,9 +201,13 @@ impl Node {
     }
 
     pub(crate) fn incarnation(&self) -> IncarnationId {
-        let mut id = [self.number as u8 + 1; 16];
-        id[15] = self.disks;
-        IncarnationId::new(id)
+        self.key().incarnation()
+    }
+
+    fn key(&self) -> SigningKey {
+        let mut seed = [self.number as u8 + 1; 32];
+        seed[31] = self.disks;
+        SigningKey::from_bytes(&seed)
     }
 
     pub(crate) fn clock(&self, now: Duration) -> Duration {
@@ -288,6 +295,7 @@ impl Node {
             contents: contents.clone(),
             source: self.source.clone(),
             events: events.clone(),
+            publishing: Publishing::default(),
         };
         let filesystem = Filesystem::start(config, ports)?;
         replica.learn(filesystem.base().tree, self.source.seconds())?;
@@ -298,7 +306,7 @@ impl Node {
             events,
             contents,
             moving: Mutex::default(),
-            incarnation,
+            key: self.key(),
             label,
             source: self.source.clone(),
         })

@@ -60,6 +60,12 @@ pub(crate) fn pull(
             left: breaks_after,
         };
         let pulled = exchange::pull(to, read, write, &options);
-        pulled.map(drop).map_err(|error| error.to_string())
+        let pulled = pulled.map_err(|error| error.to_string())?;
+        assert_eq!(
+            pulled.refused,
+            [],
+            "nobody lies here, and no disk was copied"
+        );
+        Ok(())
     })
 }

@@ -6,16 +6,17 @@ use super::history::History;
 use super::pack_reader::{self, Quarantine, Received};
 use super::pktline::{self, BandReader, Line, Reader};
 use super::refs::{self, Locked};
+use super::refusal::Lasting;
 use super::store::Objects;
-use super::verify::{Here, Move, check_forward, verify};
-use super::{ExchangeError, GitStore, PullLimits, VolumeRules, commit_id, object_id, request};
+use super::verify::{Here, Move, Verdict, goes_on, is_in_others, verify};
+use super::{ExchangeError, GitStore, PullLimits, Refusal, Refused, commit_id, object_id, request};
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
 use gix::ObjectId;
 use gix::objs::Kind;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufReader, BufWriter, Read, Write};
 
-/// The volume's own rules for what comes from elsewhere; an error is a sentence that says what is wrong.
+/// Rules for what comes from elsewhere, beyond Git's; an error is a sentence that says what is wrong.
 pub trait Foreign {
     /// A blob of a received pack.
     fn check_blob(&self, blob: BlobId, raw: &[u8]) -> Result<(), String>;
@@ -50,7 +51,7 @@ pub struct PullOptions<'a> {
     pub own: Option<IncarnationId>,
     /// What a peer may send.
     pub limits: PullLimits,
-    /// The volume's rules.
+    /// Rules beyond the volume's own.
     pub foreign: &'a dyn Foreign,
 }
 
@@ -59,7 +60,7 @@ impl Default for PullOptions<'_> {
         Self {
             own: None,
             limits: PullLimits::default(),
-            foreign: &VolumeRules,
+            foreign: &Trusting,
         }
     }
 }
@@ -69,6 +70,8 @@ impl Default for PullOptions<'_> {
 pub struct Pulled {
     /// Author chains that moved, and their heads now: all that is needed for them is here and synced.
     pub moved: Vec<(IncarnationId, CommitId)>,
+    /// Chains that did not move since they break the rules; each head is told once, and not fetched again.
+    pub refused: Vec<Refused>,
     /// Objects received.
     pub objects: usize,
 }
@@ -95,6 +98,7 @@ pub(crate) fn pull_into(
     // read after the peer has answered: it cannot know more of our own chain than we do now
     let mut repository = store.git();
     let ours = refs::authors(&repository)?;
+    let theirs = without_refused((store, &mut repository), &ours, theirs, options)?;
     let plan = plan(&mut repository, &ours, &theirs, options)?;
     if plan.moves.is_empty() {
         end(&mut write)?;
@@ -105,12 +109,12 @@ pub(crate) fn pull_into(
     let repository = store.git();
     let here = Here {
         authors: &ours,
-        main: refs::target(&repository, refs::MAIN)?,
+        genesis: refs::target(&repository, refs::GENESIS)?,
     };
     let objects = received
         .as_ref()
         .map_or(0, |received| received.objects.len());
-    let ready = check(
+    let (ready, refused) = check(
         &repository,
         received.as_ref(),
         (&plan.moves, &here),
@@ -121,7 +125,42 @@ pub(crate) fn pull_into(
         install::install(store, received, locked)?;
         store.refresh();
     }
-    Ok(Pulled { moved, objects })
+    for one in &refused {
+        store.refusals().add(one);
+    }
+    Ok(Pulled {
+        moved,
+        refused,
+        objects,
+    })
+}
+
+/// Leaves out what was refused before: it is neither fetched nor told again. A fork is looked at again once other
+/// chains have what is here, for then it may move aside.
+fn without_refused(
+    (store, repository): (&dyn GitStore, &mut gix::Repository),
+    ours: &BTreeMap<IncarnationId, ObjectId>,
+    mut theirs: BTreeMap<IncarnationId, ObjectId>,
+    options: &PullOptions<'_>,
+) -> Result<BTreeMap<IncarnationId, ObjectId>, ExchangeError> {
+    let cut = refs::cut(repository)?;
+    let mut history = History::new(repository, cut, options.limits.commits_max);
+    let mut refused = Vec::new();
+    for (author, head) in &theirs {
+        let known = store.refusals().find(*author, commit_id(head));
+        let still = match (known, ours.get(author)) {
+            (None, _) => false,
+            (Some(Lasting::AsLongAsAlone), Some(own)) => {
+                !is_in_others(&mut history, *author, *own, ours)?
+            }
+            (Some(_), _) => true,
+        };
+        if still {
+            refused.push(*author);
+        }
+    }
+    theirs.retain(|author, _| !refused.contains(author));
+    Ok(theirs)
 }
 
 /// A ref that is ready to move, and how that is told.
@@ -133,7 +172,7 @@ fn check(
     received: Option<&Received>,
     (moves, here): (&[Move], &Here<'_>),
     options: &PullOptions<'_>,
-) -> Result<Vec<Ready>, ExchangeError> {
+) -> Result<(Vec<Ready>, Vec<Refused>), ExchangeError> {
     let mut local = repository.clone();
     let mut quarantine;
     let objects: &mut dyn Objects = match received {
@@ -147,17 +186,40 @@ fn check(
         }
     };
     let mut history = History::new(objects, refs::cut(repository)?, options.limits.commits_max);
-    let moves = verify(&mut history, moves, here, options.foreign)?;
+    let verdict = verify(&mut history, moves, here, options.foreign)?;
+    check_own(&verdict, moves, options.own)?;
     let mut ready = Vec::new();
-    for one in moves {
+    for one in verdict.good {
         if let Some(locked) = lock_ref(repository, &mut history, one)? {
             ready.push((locked, (one.incarnation, commit_id(&one.new))));
         }
     }
-    Ok(ready)
+    Ok((ready, verdict.refused))
 }
 
-/// Locks a ref, unless another pull has meanwhile moved it as far or farther.
+/// What this very incarnation has signed and has not here proves that there is, or was, another copy of it. What it
+/// has not signed proves nothing: anyone can name any commit as its head.
+fn check_own(
+    verdict: &Verdict,
+    moves: &[Move],
+    own: Option<IncarnationId>,
+) -> Result<(), ExchangeError> {
+    let Some(asked) = moves.iter().find(|moved| Some(moved.incarnation) == own) else {
+        return Ok(());
+    };
+    let is_forgery = verdict.refused.iter().any(|refused| {
+        refused.author == asked.incarnation && !matches!(refused.why, Refusal::Forked { .. })
+    });
+    if is_forgery {
+        return Ok(());
+    }
+    Err(ExchangeError::OwnChainAhead {
+        ours: asked.old.map(|id| commit_id(&id)),
+        theirs: commit_id(&asked.new),
+    })
+}
+
+/// Locks a ref, unless another pull has meanwhile moved it as far or farther, or aside: the next pull tells of that.
 fn lock_ref(
     repository: &gix::Repository,
     history: &mut History<'_>,
@@ -166,14 +228,10 @@ fn lock_ref(
     let locked = Locked::take(repository, one.incarnation).map_err(ExchangeError::repository)?;
     let now = locked.current(repository)?;
     if now != one.old {
-        if let Some(now) = now
-            && history
-                .unreachable(&[now], HashSet::from([one.new]))?
-                .is_empty()
-        {
+        let Some(now) = now else { return Ok(None) };
+        if goes_on(history, now, one.new)? || !goes_on(history, one.new, now)? {
             return Ok(None);
         }
-        check_forward(history, &Move { old: now, ..one })?;
     }
     locked.write(one.new).map_err(ExchangeError::repository)?;
     Ok(Some(locked))
@@ -289,32 +347,25 @@ fn plan(
         }
         let is_here = repository.kind_of(new)? == Some(Kind::Commit);
         let is_behind = match old {
-            Some(old) if is_here => history
-                .unreachable(&[old], HashSet::from([*new]))?
-                .is_empty(),
+            Some(old) if is_here => goes_on(&mut history, old, *new)?,
             _ => false,
         };
         if is_behind {
             haves.insert(*new);
             continue;
         }
-        if options.own == Some(*incarnation) {
-            let (ours, theirs) = (old.map(|id| commit_id(&id)), commit_id(new));
-            return Err(ExchangeError::OwnChainAhead { ours, theirs });
-        }
-        let moved = Move {
-            incarnation: *incarnation,
-            old,
-            new: *new,
-        };
-        let is_whole = is_here
+        let has_arrived = is_here
             && history
                 .unreachable(&tips, HashSet::from([*new]))?
                 .is_empty();
-        if !is_whole {
+        if !has_arrived {
             wants.insert(*new);
         }
-        plan.moves.push(moved);
+        plan.moves.push(Move {
+            incarnation: *incarnation,
+            old,
+            new: *new,
+        });
     }
     plan.wants = sorted(wants);
     plan.haves = sorted(haves);

@@ -5,7 +5,8 @@
 //!
 //! Invariant: a ref moves only to a commit whose whole closure (history, trees, blobs) is here, checked and
 //! synced. What a peer sent and what failed a check is never visible in the store: a pack lives in a temporary
-//! file until it has passed. After a crash there may be `objects/.tmp-pull-*` files (to be removed when the
+//! file until it has passed. A chain that breaks the rules is refused and named, and keeps no other from moving.
+//! After a crash there may be `objects/.tmp-pull-*` files (to be removed when the
 //! repository is opened), or a whole pack that no ref needs.
 
 mod client;
@@ -15,6 +16,7 @@ mod pack_reader;
 mod pack_writer;
 mod pktline;
 mod refs;
+mod refusal;
 mod request;
 mod server;
 mod store;
@@ -23,9 +25,9 @@ mod verify;
 mod volume;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use delugefs_core::ids::{CommitId, IncarnationId};
+use delugefs_core::ids::CommitId;
 use std::io;
 use std::sync::RwLockReadGuard;
 
@@ -33,12 +35,14 @@ pub use client::{Foreign, PullOptions, Pulled, Trusting, fuzz_advertisement, fuz
 pub use limits::{PullLimits, ServeLimits};
 pub use pack_reader::fuzz_pack;
 pub use pktline::fuzz_pktline;
+pub use refusal::{Refusal, Refused};
 pub use request::fuzz_request;
 pub use server::{ServeOptions, Served};
 pub use tree::fuzz_tree;
-pub use volume::{VolumeRules, pull, serve};
+pub use volume::{pull, serve};
 
 use client::pull_into;
+pub(crate) use refusal::Refusals;
 use server::serve_from;
 pub(crate) use tree::takes_name;
 
@@ -52,6 +56,8 @@ pub(crate) trait GitStore {
     fn sync(&self) -> Result<(), ExchangeError>;
     /// As long as this is held, objects that are there stay. Handles are made after it is taken.
     fn hold(&self) -> Option<RwLockReadGuard<'_, ()>>;
+    /// The chains that were refused.
+    fn refusals(&self) -> &Refusals;
 }
 
 /// Why an exchange with a peer came to nothing. Whatever it is, no ref has moved because of it.
@@ -91,34 +97,14 @@ pub enum ExchangeError {
     /// The pack is incomplete.
     #[error("incomplete: object {0} is missing")]
     Missing(String),
-    /// An author's new head does not continue the old one.
-    #[error(
-        "the chain of {incarnation} moved back or aside: {ours} is not in the history of {theirs}"
-    )]
-    MovedBack {
-        /// Whose chain.
-        incarnation: IncarnationId,
-        /// Its head here.
-        ours: CommitId,
-        /// The head that the peer has.
-        theirs: CommitId,
-    },
-    /// The peer has commits of this very incarnation that are not here: this root is a copy or was restored,
-    /// and has to continue as a new incarnation.
+    /// The peer has commits that this very incarnation has signed and that are not here: this root is a copy or
+    /// was restored, and has to continue as a new incarnation.
     #[error("a peer knows commits of this node that this node does not: {theirs}")]
     OwnChainAhead {
         /// Our own head, if there is one.
         ours: Option<CommitId>,
         /// The head that the peer has.
         theirs: CommitId,
-    },
-    /// A commit that the volume's own rules refuse.
-    #[error("commit {commit} is refused: {why}")]
-    Rejected {
-        /// The commit.
-        commit: CommitId,
-        /// By which rule.
-        why: String,
     },
     /// This node's own repository failed.
     #[error("own repository: {0}")]

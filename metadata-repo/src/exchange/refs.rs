@@ -15,6 +15,9 @@ pub(super) const AUTHORS: &str = "refs/authors/";
 /// What HEAD stands for.
 pub(super) const MAIN: &str = "refs/heads/main";
 
+/// The commit that every history of a volume begins with.
+pub(super) const GENESIS: &str = "refs/delugefs/genesis";
+
 /// How long to wait for another holder of a ref's lock, which holds it for a few syncs.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 

@@ -5,6 +5,9 @@ mod growth;
 mod hostile;
 mod mutation;
 mod pull;
+mod signed;
 mod stock;
 mod support;
 mod volume;
+
+pub(crate) use volume::exchange as exchange_with;

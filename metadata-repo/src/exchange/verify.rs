@@ -4,11 +4,11 @@
 use super::history::{History, Query, Selection};
 use super::store::Objects;
 use super::tree::{Found, walk_new};
-use super::{ExchangeError, Foreign, commit_id};
+use super::{ExchangeError, Foreign, Refusal, Refused, commit_id};
 use delugefs_core::ids::IncarnationId;
 use gix::ObjectId;
 use gix::objs::Kind;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// An author chain that is to move.
 #[derive(Debug, Clone, Copy)]
@@ -21,72 +21,111 @@ pub(super) struct Move {
 /// What refs point to: its closure is surely here.
 pub(super) struct Here<'a> {
     pub(super) authors: &'a BTreeMap<IncarnationId, ObjectId>,
-    pub(super) main: Option<ObjectId>,
+    pub(super) genesis: Option<ObjectId>,
 }
 
-/// Checks all moves, and gives those that are to be made. That an object exists says nothing about what it refers
-/// to, so each new commit is followed down to what is surely here.
+/// Which chains may move.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    pub(super) good: Vec<Move>,
+    pub(super) refused: Vec<Refused>,
+}
+
+/// New commits that break the rules, or descend from such.
+type Bad = HashMap<ObjectId, Refusal>;
+
+/// Checks all moves. That an object exists says nothing about what it refers to, so each new commit is followed down
+/// to what is surely here.
+///
+/// An object that is missing or malformed is an error of the whole pull: a peer that keeps the rules does not
+/// have such.
 pub(super) fn verify(
     history: &mut History<'_>,
     moves: &[Move],
     here: &Here<'_>,
     foreign: &dyn Foreign,
-) -> Result<Vec<Move>, ExchangeError> {
+) -> Result<Verdict, ExchangeError> {
     let query = Query {
         wants: moves.iter().map(|moved| moved.new).collect(),
-        haves: here.authors.values().copied().chain(here.main).collect(),
+        haves: here.authors.values().copied().chain(here.genesis).collect(),
         ..Query::default()
     };
     let selection = history.select(&query)?;
-    check_connected(history, &selection, foreign)?;
-    let moves = allowed(history, moves, here.authors)?;
-    for moved in &moves {
-        let mut buffer = Vec::new();
-        let raw = read_commit(history.objects, &moved.new, &mut buffer)?;
-        let commit = commit_id(&moved.new);
-        foreign
-            .check_head(moved.incarnation, commit, raw)
-            .map_err(|why| ExchangeError::Rejected { commit, why })?;
+    let bad = check_commits(history, &selection, foreign)?;
+    let (mut sound, mut refused) = (Vec::new(), Vec::new());
+    for moved in moves {
+        match rejection(history, moved, &bad, foreign)? {
+            None => sound.push(*moved),
+            Some(why) => refused.push(moved.refused(why)),
+        }
     }
-    Ok(moves)
+    let (good, forked) = allowed(history, &sound, here.authors)?;
+    refused.extend(forked);
+    Ok(Verdict { good, refused })
+}
+
+impl Move {
+    fn refused(&self, why: Refusal) -> Refused {
+        Refused {
+            author: self.incarnation,
+            head: commit_id(&self.new),
+            why,
+        }
+    }
+}
+
+/// What is wrong with a chain's commits, whatever is here of it.
+fn rejection(
+    history: &mut History<'_>,
+    moved: &Move,
+    bad: &Bad,
+    foreign: &dyn Foreign,
+) -> Result<Option<Refusal>, ExchangeError> {
+    if let Some(why) = bad.get(&moved.new) {
+        return Ok(Some(why.clone()));
+    }
+    let mut buffer = Vec::new();
+    let raw = read_commit(history.objects, &moved.new, &mut buffer)?;
+    let commit = commit_id(&moved.new);
+    let checked = foreign.check_head(moved.incarnation, commit, raw);
+    Ok(checked.err().map(|why| Refusal::Rejected { commit, why }))
 }
 
 /// The moves that lose nothing: forward; or aside, from a head that another chain has in its history.
 ///
 /// A chain forks when two disks have gone on with it, one of them copied or restored. What each has added comes back
-/// in the history of the chain that it continues with; until then, the fork stays where it is here, and keeps no other
-/// chain from moving. An error if it is all that there was.
+/// in the history of the chain that it continues with; until then, the fork is refused and stays where it is here,
+/// and keeps no other chain from moving.
 fn allowed(
     history: &mut History<'_>,
     moves: &[Move],
     authors: &BTreeMap<IncarnationId, ObjectId>,
-) -> Result<Vec<Move>, ExchangeError> {
+) -> Result<(Vec<Move>, Vec<Refused>), ExchangeError> {
     let mut heads = authors.clone();
-    let (mut allowed, mut rivals, mut refused) = (Vec::new(), Vec::new(), None);
+    let (mut good, mut rivals, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for moved in moves {
-        match check_forward(history, moved) {
-            Ok(()) => {
+        match moved.old {
+            Some(old) if !goes_on(history, moved.new, old)? => rivals.push((*moved, old)),
+            _ => {
                 heads.insert(moved.incarnation, moved.new);
-                allowed.push(*moved);
+                good.push(*moved);
             }
-            Err(error @ ExchangeError::MovedBack { .. }) => rivals.push((*moved, error)),
-            Err(error) => return Err(error),
         }
     }
-    for (moved, error) in rivals {
-        match aside(history, moved, &heads)? {
+    for (moved, old) in rivals {
+        match aside(history, &moved, &heads)? {
             Aside::Moves => {
                 heads.insert(moved.incarnation, moved.new);
-                allowed.push(moved);
+                good.push(moved);
             }
             Aside::Stays => {}
-            Aside::Forked => refused = refused.or(Some(error)),
+            Aside::Forked => refused.push(moved.refused(Refusal::Forked {
+                ours: commit_id(&old),
+                theirs: commit_id(&moved.new),
+            })),
         }
     }
-    match refused {
-        Some(error) if allowed.is_empty() => Err(error),
-        _ => Ok(allowed),
-    }
+    Ok((good, refused))
 }
 
 /// What becomes of a chain whose new head does not continue the old one.
@@ -101,17 +140,10 @@ enum Aside {
 
 fn aside(
     history: &mut History<'_>,
-    moved: Move,
+    moved: &Move,
     heads: &BTreeMap<IncarnationId, ObjectId>,
 ) -> Result<Aside, ExchangeError> {
-    let others = heads
-        .iter()
-        .filter(|(author, _)| **author != moved.incarnation);
-    let others: Vec<ObjectId> = others.map(|(_, head)| *head).collect();
-    let mut have = |head: ObjectId| {
-        let lacking = history.unreachable(&others, HashSet::from([head]))?;
-        Ok::<_, ExchangeError>(lacking.is_empty())
-    };
+    let mut have = |head| is_in_others(history, moved.incarnation, head, heads);
     let Some(old) = moved.old else {
         return Ok(Aside::Moves);
     };
@@ -124,23 +156,48 @@ fn aside(
     }
 }
 
-fn check_connected(
+/// Whether a chain of another author has a commit in its history.
+pub(super) fn is_in_others(
+    history: &mut History<'_>,
+    author: IncarnationId,
+    commit: ObjectId,
+    heads: &BTreeMap<IncarnationId, ObjectId>,
+) -> Result<bool, ExchangeError> {
+    let others = heads.iter().filter(|(other, _)| **other != author);
+    let others: Vec<ObjectId> = others.map(|(_, head)| *head).collect();
+    let lacking = history.unreachable(&others, HashSet::from([commit]))?;
+    Ok(lacking.is_empty())
+}
+
+/// Parents come first: what descends from a bad commit is bad for the same reason.
+fn check_commits(
     history: &mut History<'_>,
     selection: &Selection,
     foreign: &dyn Foreign,
-) -> Result<(), ExchangeError> {
+) -> Result<Bad, ExchangeError> {
     let (mut seen, mut buffer) = (HashSet::new(), Vec::new());
+    let mut bad = Bad::new();
     for id in &selection.commits {
+        let node = history.node(*id)?;
+        if let Some(why) = node.parents.iter().find_map(|parent| bad.get(parent)) {
+            bad.insert(*id, why.clone());
+            continue;
+        }
         let raw = read_commit(history.objects, id, &mut buffer)?;
         let commit = commit_id(id);
-        foreign
-            .check_commit(commit, raw)
-            .map_err(|why| ExchangeError::Rejected { commit, why })?;
+        if let Err(why) = foreign.check_commit(commit, raw) {
+            bad.insert(*id, Refusal::Rejected { commit, why });
+            continue;
+        }
         let bases = history.bases(selection, *id)?;
-        let tree = history.node(*id)?.tree;
-        walk_new(history.objects, (tree, bases), &mut seen, &mut check_blob)?;
+        walk_new(
+            history.objects,
+            (node.tree, bases),
+            &mut seen,
+            &mut check_blob,
+        )?;
     }
-    Ok(())
+    Ok(bad)
 }
 
 /// Trees are read by the walk itself; a blob has to be there and be one.
@@ -169,18 +226,13 @@ fn read_commit<'a>(
     }
 }
 
-/// Whether the new head continues the old one.
-pub(super) fn check_forward(history: &mut History<'_>, moved: &Move) -> Result<(), ExchangeError> {
-    let Some(old) = moved.old else { return Ok(()) };
-    if history
-        .unreachable(&[moved.new], HashSet::from([old]))?
-        .is_empty()
-    {
-        return Ok(());
-    }
-    Err(ExchangeError::MovedBack {
-        incarnation: moved.incarnation,
-        ours: commit_id(&old),
-        theirs: commit_id(&moved.new),
-    })
+/// Whether one commit is in the history of the other.
+pub(super) fn goes_on(
+    history: &mut History<'_>,
+    new: ObjectId,
+    old: ObjectId,
+) -> Result<bool, ExchangeError> {
+    Ok(history
+        .unreachable(&[new], HashSet::from([old]))?
+        .is_empty())
 }

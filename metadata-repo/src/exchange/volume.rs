@@ -1,10 +1,9 @@
 //! The exchange over a volume's repository.
 
 use super::{
-    ExchangeError, Foreign, GitStore, PullOptions, Pulled, ServeOptions, Served, pull_into,
-    serve_from,
+    ExchangeError, Foreign, GitStore, PullOptions, Pulled, Refusals, ServeOptions, Served,
+    pull_into, serve_from,
 };
-use crate::codec::CodecError;
 use crate::error::RepositoryError;
 use crate::{Repository, commit};
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
@@ -26,6 +25,10 @@ impl GitStore for Repository {
     fn hold(&self) -> Option<RwLockReadGuard<'_, ()>> {
         Some(self.hold_objects())
     }
+
+    fn refusals(&self) -> &Refusals {
+        self.refused()
+    }
 }
 
 /// Serves one connection, of stock git or of a node, until the client is done. The client speaks first: a
@@ -42,42 +45,65 @@ pub fn serve(
 /// Pulls all author chains over a connection on whose other side is [`serve`]. The stream carries this one
 /// conversation. Blocks; timeouts are the streams'. What has moved is shown after
 /// [`Repository::refresh_view`].
+///
+/// Each commit that is new has to be signed by the incarnation that it names, and each chain's head has to be its
+/// own author's.
 pub fn pull(
     repository: &Repository,
     read: impl Read,
     write: impl Write,
     options: &PullOptions<'_>,
 ) -> Result<Pulled, ExchangeError> {
-    pull_into(repository, read, write, options)
+    let rules = VolumeRules {
+        repository,
+        further: options.foreign,
+    };
+    let options = PullOptions {
+        own: options.own,
+        limits: options.limits.clone(),
+        foreign: &rules,
+    };
+    pull_into(repository, read, write, &options)
 }
 
-/// A chain holds its own author's commits at its head. Whether a tree can be read is decided when it is to be
-/// shown: a head that cannot is left out then, and keeps nothing else from arriving.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct VolumeRules;
+/// Whether a tree can be read is not among the rules: that is decided when it is to be shown. A head that cannot be
+/// is left out then, and keeps nothing else from arriving.
+struct VolumeRules<'a> {
+    repository: &'a Repository,
+    further: &'a dyn Foreign,
+}
 
-impl Foreign for VolumeRules {
-    fn check_blob(&self, _: BlobId, _: &[u8]) -> Result<(), String> {
-        Ok(())
+impl Foreign for VolumeRules<'_> {
+    fn check_blob(&self, blob: BlobId, raw: &[u8]) -> Result<(), String> {
+        self.further.check_blob(blob, raw)
     }
 
-    fn check_commit(&self, _: CommitId, _: &[u8]) -> Result<(), String> {
+    fn check_commit(&self, id: CommitId, raw: &[u8]) -> Result<(), String> {
+        let checked = commit::parse_signed(super::object_id(id), raw);
+        checked.map_err(why)?;
+        self.further.check_commit(id, raw)?;
+        self.repository.note_signed(super::object_id(id));
         Ok(())
     }
 
     fn check_head(&self, author: IncarnationId, id: CommitId, raw: &[u8]) -> Result<(), String> {
-        let facts = match commit::parse(super::object_id(id), raw) {
-            Ok(facts) => facts,
-            Err(RepositoryError::Codec {
-                source: CodecError::Newer { .. },
-                ..
-            }) => return Ok(()),
-            Err(error) => return Err(error.to_string()),
-        };
-        if facts.incarnation == Some(author) {
-            Ok(())
-        } else {
-            Err(format!("it is not a commit of {author}"))
+        // its signature is verified already, with all that is new or when it was
+        let facts = commit::parse(super::object_id(id), raw).map_err(why)?;
+        match facts.incarnation {
+            Some(found) if found == author => self.further.check_head(author, id, raw),
+            Some(other) => Err(format!("it is a commit of {other}")),
+            None => Err("it has no author".to_owned()),
         }
+    }
+}
+
+/// Without the commit's id, which is told beside it.
+fn why(error: RepositoryError) -> String {
+    match error {
+        RepositoryError::Rules { problem, .. } | RepositoryError::Malformed { problem, .. } => {
+            problem
+        }
+        RepositoryError::Codec { source, .. } => source.to_string(),
+        other => other.to_string(),
     }
 }

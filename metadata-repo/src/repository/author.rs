@@ -6,8 +6,9 @@ use crate::commit::{self, chain_time};
 use crate::error::{RepositoryError, Result};
 use crate::history::is_ancestor;
 use crate::session::Session;
+use crate::signature::Signer;
 use delugefs_core::change::Changes;
-use delugefs_core::ids::{CommitId, EntryId, IncarnationId, InfoHash};
+use delugefs_core::ids::{CommitId, EntryId, InfoHash};
 use delugefs_core::name::Name;
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
@@ -23,8 +24,8 @@ const CHECKPOINT_COMMITS: u32 = 256;
 /// What to commit.
 #[derive(Clone, Copy)]
 pub struct Authoring<'a> {
-    /// Whose chain it continues: only its own node calls this.
-    pub incarnation: IncarnationId,
+    /// Has the key of the incarnation whose chain it continues: only its own node does.
+    pub signer: &'a dyn Signer,
     /// The node's label, shown as the author's name.
     pub label: &'a str,
     /// The view that the changes start from; its heads become the parents.
@@ -58,10 +59,14 @@ pub struct Authored {
 
 impl Repository {
     /// Commits changes to this node's own chain. Nothing is committed when nothing changes.
+    ///
+    /// After [`RepositoryError::NotDurable`] the commit may be there or not; its trailer says so to who asks for
+    /// [`Repository::sequence`] after the next start.
     pub fn author(&self, authoring: &Authoring<'_>) -> Result<Authored> {
         let mut state = self.state();
+        state.unsynced.check()?;
         let session = self.session();
-        let name = files::author_name(authoring.incarnation);
+        let name = files::author_name(authoring.signer.incarnation());
         let own = files::reference(session.git(), &name)?;
         let parents = parents(&session, own, authoring.base)?;
         let base = object_id(authoring.base.tree.as_bytes());
@@ -80,8 +85,8 @@ impl Repository {
             Some(own) => PreviousValue::MustExistAndMatch(Target::Object(own)),
         };
         files::set_reference(session.git(), &name, commit, expected)?;
-        let moved = self.after_move(&session, &mut state, (&name, authoring.durable));
-        let shown = moved.and_then(|()| self.adopt(&session, &mut state, commit, tree));
+        self.after_move(&session, &mut state, (&name, authoring.durable))?;
+        let shown = self.adopt(&session, &mut state, commit, tree);
         // The chain has moved: an error would have the same changes committed again, from a view without this.
         let view = shown.unwrap_or_else(|error| {
             tracing::error!("the names are committed, but not all is well with them: {error}");
@@ -106,12 +111,17 @@ impl Repository {
         if !durable {
             return Ok(());
         }
-        files::sync_file(&self.inner.path.join(name))?;
-        files::sync_file(&self.inner.path.join(files::AUTHORS))?;
+        let path = &self.inner.path;
+        let synced = files::sync_file(&path.join(name))
+            .and_then(|()| files::sync_file(&path.join(files::AUTHORS)));
+        state.unsynced.believe(path, synced)?;
         state.since_checkpoint += 1;
         if state.since_checkpoint >= CHECKPOINT_COMMITS {
-            state.since_checkpoint = 0;
-            recover::checkpoint(session, &self.inner.path, &state.boot)?;
+            match recover::checkpoint(session, path, &state.boot) {
+                Ok(()) => state.since_checkpoint = 0,
+                // it only saves reading after a power cut
+                Err(error) => tracing::warn!("no checkpoint of the names for now: {error}"),
+            }
         }
         Ok(())
     }
@@ -149,7 +159,7 @@ impl Repository {
         let commit = commit::authored(commit::Authored {
             tree,
             parents,
-            incarnation: authoring.incarnation,
+            signer: authoring.signer,
             label: authoring.label,
             subject: subject(authoring),
             sequence: authoring.journal_sequence.max(before.unwrap_or_default()),
@@ -179,7 +189,7 @@ fn parents(session: &Session<'_>, own: Option<ObjectId>, base: &View) -> Result<
     }
     Err(RepositoryError::Rules {
         commit: own.to_string(),
-        problem: "the changes start from a view without it",
+        problem: "the changes start from a view without it".to_owned(),
     })
 }
 

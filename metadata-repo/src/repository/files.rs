@@ -21,14 +21,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// Version of the layout: references, trees, commits.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 pub(super) const AUTHORS: &str = "refs/authors";
 pub(super) const MAIN: &str = "refs/heads/main";
 const GENESIS: &str = "refs/delugefs/genesis";
 
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\
-                      \tlogAllRefUpdates = false\n[gc]\n\tauto = 0\n[delugefs]\n\tformat = 1\n";
+                      \tlogAllRefUpdates = false\n[gc]\n\tauto = 0\n[delugefs]\n\tformat = 2\n";
 
 /// Beyond so many files that wait to be synced, the whole filesystem is.
 const UNSYNCED_FILES_MAX: usize = 512;
@@ -169,11 +169,37 @@ pub(super) fn set_reference(
 pub(super) struct Unsynced {
     writer: LooseWriter,
     files: BTreeSet<PathBuf>,
+    /// Why no sync can be believed any more.
+    failed: Option<String>,
 }
 
 impl Unsynced {
     /// Makes all of them survive a power cut.
     pub(super) fn sync(&mut self, path: &Path) -> Result<()> {
+        self.check()?;
+        let synced = self.sync_files(path);
+        self.believe(path, synced)
+    }
+
+    /// Whether syncs can still be believed.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.failed {
+            None => Ok(()),
+            Some(reason) => Err(RepositoryError::NotDurable(reason.clone())),
+        }
+    }
+
+    /// Takes how a sync ended: after one that failed none is believed, and the next start reads through what is
+    /// newer than the last checkpoint.
+    pub(super) fn believe(&mut self, path: &Path, synced: Result<()>) -> Result<()> {
+        if let Err(error) = synced {
+            self.failed = Some(error.to_string());
+            super::recover::distrust(path);
+        }
+        self.check()
+    }
+
+    fn sync_files(&mut self, path: &Path) -> Result<()> {
         if self.files.is_empty() {
             return Ok(());
         }
@@ -208,6 +234,8 @@ impl Unsynced {
 
 /// Syncs a file's bytes, or a directory's names.
 pub(super) fn sync_file(path: &Path) -> Result<()> {
+    #[cfg(test)]
+    super::tests::faults::next_sync().map_err(io("sync, as the test wants"))?;
     let file = File::open(path).and_then(|file| file.sync_all());
     file.map_err(io(format!("sync {}", path.display())))
 }

@@ -63,19 +63,16 @@ fn read_through(session: &Session<'_>, tip: ObjectId, known: &Known) -> Result<(
     check_tree(session, known.tree, session.commit(tip)?.tree)
 }
 
-/// A commit's place in history: authored, on others of this volume, at a time that fits theirs.
+/// A commit's place in history: signed by its author, on others of this volume, at a time that fits theirs.
 fn check_place(session: &Session<'_>, id: ObjectId, known: &Known) -> Result<()> {
-    let rule = |problem| RepositoryError::Rules {
+    let rule = |problem: &str| RepositoryError::Rules {
         commit: id.to_string(),
-        problem,
+        problem: problem.to_owned(),
     };
-    let facts = session.commit(id)?;
     if id == known.genesis {
         return Ok(());
     }
-    if facts.incarnation.is_none() || facts.sequence.is_none() {
-        return Err(rule("it has no author"));
-    }
+    let facts = session.signed_commit(id)?;
     if !facts.parents.is_sorted_by(|a, b| a < b) {
         return Err(rule("its parents are not sorted"));
     }

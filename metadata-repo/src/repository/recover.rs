@@ -54,6 +54,21 @@ pub(super) fn checkpoint(session: &Session<'_>, path: &Path, boot: &str) -> Resu
     files::sync_file(path)
 }
 
+/// This boot's writes are not to be believed: the next start reads them. Needs not survive a power cut, after which
+/// they are read anyway; where the disk refuses even this, they are only read then.
+pub(super) fn distrust(path: &Path) {
+    let name = path.join(FILE);
+    let Ok(text) = fs::read_to_string(&name) else {
+        return;
+    };
+    let authors = text.split_once('\n').map_or("", |(_, authors)| authors);
+    let temporary = path.join(format!("{FILE}.lock"));
+    let written = fs::write(&temporary, format!("{FORMAT} -\n{authors}"));
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, &name)) {
+        tracing::error!("cannot note that the names are to be read at the next start: {error}");
+    }
+}
+
 /// What cannot be read counts as none.
 fn last_checkpoint(path: &Path) -> Checkpoint {
     let text = fs::read_to_string(path.join(FILE)).unwrap_or_default();
@@ -127,7 +142,7 @@ fn go_back(session: &Session<'_>, author: IncarnationId, known: &BTreeSet<Object
     Ok(())
 }
 
-/// All commits of an author that are stored, as (journal sequence, time, id).
+/// All commits of an author that are stored and signed by it (what others claim of it may be stored as well), as (journal sequence, time, id).
 fn commits_of(session: &Session<'_>, author: IncarnationId) -> Result<Vec<(u64, i64, ObjectId)>> {
     let mut commits = Vec::new();
     for id in session.git().objects.iter().map_err(git("list objects"))? {
@@ -138,6 +153,7 @@ fn commits_of(session: &Session<'_>, author: IncarnationId) -> Result<Vec<(u64, 
         }
         if let Ok(facts) = session.commit(id)
             && facts.incarnation == Some(author)
+            && session.signed_commit(id).is_ok()
         {
             commits.push((facts.sequence.unwrap_or_default(), facts.time, id));
         }

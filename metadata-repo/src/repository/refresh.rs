@@ -8,12 +8,13 @@ use crate::commit::nobodys;
 use crate::error::Result;
 use crate::history::maximal;
 use crate::session::Session;
+use crate::signature;
 use crate::view::{new_views, tree_of};
-use delugefs_core::ids::{CommitId, TreeId};
+use delugefs_core::ids::{CommitId, IncarnationId, TreeId};
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
 use gix::refs::transaction::PreviousValue;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -38,6 +39,20 @@ impl Repository {
             .collect();
         let heads = maximal(&session, &heads)?;
         self.compute(&session, &mut state, &heads)
+    }
+
+    /// The public key of each author, as its newest commit has it, in OpenSSH's form: what stock git needs to verify
+    /// all its commits (`ssh-ed25519 …`).
+    pub fn signers(&self) -> Result<BTreeMap<IncarnationId, String>> {
+        let session = self.session();
+        let mut signers = BTreeMap::new();
+        for (author, tip) in files::authors(session.git())? {
+            let commit = session.object(tip, ObjectKind::Commit)?;
+            if let Ok(key) = signature::verify(&commit) {
+                signers.insert(author, signature::openssh_key(&key));
+            }
+        }
+        Ok(signers)
     }
 
     /// A commit's tree.

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+pub(super) mod faults;
+mod restored;
 mod several;
 mod stock;
 pub(crate) mod support;

@@ -103,6 +103,12 @@ impl Journal {
         self.sequence
     }
 
+    /// Another file takes its place, such as one that fails.
+    #[cfg(test)]
+    pub(super) fn use_file(&mut self, file: File) {
+        self.file = Arc::new(file);
+    }
+
     /// Bytes.
     pub(super) fn length(&self) -> u64 {
         self.length

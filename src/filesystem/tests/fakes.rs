@@ -1,6 +1,7 @@
 //! A node around the filesystem: committed trees in memory, contents in a folder, a counted clock.
 
 use crate::filesystem::*;
+use crate::publishing::Publishing;
 use bytes::Bytes;
 use delugefs_core::change::Changes;
 use delugefs_core::entry::{ContentRef, Entry, Kind};
@@ -221,6 +222,7 @@ pub(super) struct Node {
     pub(super) contents: Arc<FakeContents>,
     pub(super) events: Arc<FakeEvents>,
     source: Arc<FakeSource>,
+    pub(super) publishing: Publishing,
     pub(super) root: Arc<tempfile::TempDir>,
     /// The newest commit of this node.
     pub(super) head: (BaseView, u64),
@@ -247,7 +249,8 @@ impl Node {
         let events = Arc::new(FakeEvents::default());
         let tree = MemoryTree::new();
         let head = (view(names.keep(&tree)), 0);
-        let ports = ports(&names, &contents, &source, &events);
+        let publishing = Publishing::default();
+        let ports = ports(&names, &contents, &source, &events, publishing.clone());
         let filesystem = Filesystem::start(config(root.path(), &head), ports).unwrap();
         Self {
             filesystem,
@@ -255,6 +258,7 @@ impl Node {
             contents,
             events,
             source,
+            publishing,
             root,
             head,
             view: tree,
@@ -264,7 +268,15 @@ impl Node {
     /// The process ends without a word, and starts again.
     pub(super) fn restart(&mut self) {
         let config = config(self.root.path(), &self.head);
-        let ports = ports(&self.names, &self.contents, &self.source, &self.events);
+        self.publishing = Publishing::default();
+        let publishing = self.publishing.clone();
+        let ports = ports(
+            &self.names,
+            &self.contents,
+            &self.source,
+            &self.events,
+            publishing,
+        );
         self.filesystem = Filesystem::start(config, ports).unwrap();
     }
 
@@ -478,12 +490,14 @@ fn ports(
     contents: &Arc<FakeContents>,
     source: &Arc<FakeSource>,
     events: &Arc<FakeEvents>,
+    publishing: Publishing,
 ) -> Ports {
     Ports {
         names: names.clone(),
         contents: contents.clone(),
         source: source.clone(),
         events: events.clone(),
+        publishing,
     }
 }
 

@@ -5,5 +5,6 @@ mod crash;
 mod fakes;
 mod model;
 mod operations;
+mod publishing;
 mod remote;
 mod sealing;

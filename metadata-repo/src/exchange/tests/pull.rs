@@ -2,7 +2,8 @@
 
 use super::super::GitStore as _;
 use super::super::{
-    ExchangeError, Foreign, PullOptions, Pulled, ServeLimits, ServeOptions, pull_into, serve_from,
+    ExchangeError, Foreign, PullOptions, Pulled, Refusal, Refused, ServeLimits, ServeOptions,
+    pull_into, serve_from,
 };
 use super::support::{
     Node, commit_id, git, incarnation, pull, pull_with, serving, streams, trusting,
@@ -123,6 +124,56 @@ fn own_chain_ahead_is_told_and_not_taken() {
 }
 
 #[test]
+fn a_chain_that_forks_is_refused_and_the_others_move() {
+    let (from, to) = (Node::new(), Node::new());
+    let first = from.commit(1, &[], &[("a", "0")]);
+    let ours = from.commit(1, &[first], &[("a", "1")]);
+    pull(&to, &from);
+    let theirs = from.commit(1, &[first], &[("a", "other")]);
+    let good = from.commit(2, &[first], &[("a", "2")]);
+    let pulled = pull(&to, &from);
+    assert_eq!(pulled.moved, [(incarnation(2), commit_id(good))]);
+    let refused = Refused {
+        author: incarnation(1),
+        head: commit_id(theirs),
+        why: Refusal::Forked {
+            ours: commit_id(ours),
+            theirs: commit_id(theirs),
+        },
+    };
+    assert_eq!(pulled.refused, [refused]);
+    assert_eq!((to.author(1), to.author(2)), (Some(ours), Some(good)));
+    assert_eq!(
+        pull(&to, &from),
+        Pulled::default(),
+        "neither asked for nor told again"
+    );
+    // the same rival from another peer, and one that goes on from it
+    let next = from.commit(1, &[theirs], &[("a", "more")]);
+    let third = Node::new();
+    pull(&third, &from);
+    let pulled = pull(&to, &third);
+    assert_eq!((pulled.moved.len(), pulled.refused.len()), (0, 1));
+    assert_eq!(pulled.refused[0].head, commit_id(next));
+    to.fsck();
+}
+
+#[test]
+fn a_rival_that_others_have_built_on_is_in_their_history() {
+    let (from, to) = (Node::new(), Node::new());
+    let first = from.commit(1, &[], &[("a", "0")]);
+    let ours = from.commit(1, &[first], &[("a", "1")]);
+    pull(&to, &from);
+    let theirs = from.commit(1, &[first], &[("a", "other")]);
+    let on_it = from.commit(2, &[theirs], &[("a", "2")]);
+    let pulled = pull(&to, &from);
+    assert_eq!(pulled.moved, [(incarnation(2), commit_id(on_it))]);
+    assert_eq!(pulled.refused.len(), 1);
+    assert_eq!(to.author(1), Some(ours));
+    to.fsck();
+}
+
+#[test]
 fn a_fork_stays_where_it_is_and_keeps_nothing_else_from_moving() {
     let (from, to) = (Node::new(), Node::new());
     let first = from.commit(1, &[], &[("a", "0")]);
@@ -167,23 +218,6 @@ fn of_two_branches_that_other_chains_have_all_nodes_keep_the_same() {
     assert_eq!(pull(&two, &one), Pulled::default());
 }
 
-#[test]
-fn a_chain_that_moved_aside_is_refused_and_nothing_moves() {
-    let (from, to) = (Node::new(), Node::new());
-    let first = from.commit(1, &[], &[("a", "0")]);
-    let second = from.commit(1, &[first], &[("a", "1")]);
-    pull(&to, &from);
-    from.commit(1, &[first], &[("a", "other")]);
-    let before = to.leftovers();
-    let (pulled, _) = pull_with(&to, &from, &trusting());
-    assert!(
-        matches!(pulled, Err(ExchangeError::MovedBack { .. })),
-        "{pulled:?}"
-    );
-    assert_eq!(to.author(1), Some(second));
-    assert_eq!(to.leftovers(), before);
-}
-
 /// Refuses one author.
 struct Without(IncarnationId);
 
@@ -215,13 +249,16 @@ fn the_volumes_own_rules_decide() {
     let (from, to) = (Node::new(), Node::new());
     from.commit(1, &[], &[("a", "0")]);
     for (refused, good) in [(1, false), (2, true)] {
+        let to = Node::new();
         let rules = Without(incarnation(refused));
         let options = PullOptions {
             foreign: &rules,
             ..trusting()
         };
         let (pulled, _) = pull_with(&to, &from, &options);
-        assert_eq!(pulled.is_ok(), good, "{pulled:?}");
+        let pulled = pulled.unwrap();
+        let came = (pulled.moved.len(), pulled.refused.len());
+        assert_eq!(came, if good { (1, 0) } else { (0, 1) });
         assert_eq!(to.leftovers().is_empty(), !good);
     }
     from.commit(3, &[], &[("a", "bad")]);

@@ -1,8 +1,8 @@
 //! Repositories to exchange between, and streams to do it over.
 
 use super::super::{
-    ExchangeError, GitStore, PullOptions, Pulled, ServeOptions, Served, Trusting, pull_into,
-    serve_from,
+    ExchangeError, GitStore, PullOptions, Pulled, Refusals, ServeOptions, Served, Trusting,
+    pull_into, serve_from,
 };
 use delugefs_core::ids::{CommitId, IncarnationId};
 use gix::ObjectId;
@@ -28,6 +28,7 @@ pub(super) const VOLUME: &str = "bigstore";
 pub(super) struct Node {
     directory: TempDir,
     repository: gix::ThreadSafeRepository,
+    refusals: Refusals,
 }
 
 impl GitStore for Node {
@@ -43,6 +44,10 @@ impl GitStore for Node {
 
     fn hold(&self) -> Option<std::sync::RwLockReadGuard<'_, ()>> {
         None
+    }
+
+    fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 }
 
@@ -67,6 +72,7 @@ impl Node {
         let repository = gix::ThreadSafeRepository::open_opts(directory.path(), options);
         Self {
             repository: repository.unwrap(),
+            refusals: Refusals::default(),
             directory,
         }
     }

@@ -3,6 +3,7 @@
 use super::stock::git;
 use super::support::*;
 use super::trees::{Step, take_step};
+use crate::signature::{self, Signer};
 use crate::{Repository, RepositoryError};
 use delugefs_core::change::Changes;
 use delugefs_core::entry::{Content, Kind};
@@ -274,31 +275,30 @@ proptest! {
     }
 }
 
-/// A commit made by stock plumbing, on some parents, with a good tree.
-fn forge(path: &Path, parents: &[String], time: i64, message: &str) {
+/// A commit made by stock plumbing, on some parents, with a good tree; signed if there is a key.
+fn forge(
+    path: &Path,
+    (parents, time): (&[String], i64),
+    message: &str,
+    signer: Option<&dyn Signer>,
+) {
     let tree = git(path, &["rev-parse", "refs/heads/main^{tree}"]);
     let who = format!("x <x@x> {time} +0000");
     let parents = parents.iter().fold(String::new(), |text, parent| {
-        text + &format!(
-            "parent {parent}
-"
-        )
+        text + &format!("parent {parent}\n")
     });
     let text = format!("tree {tree}{parents}author {who}\ncommitter {who}\n\n{message}");
+    let commit = signer.map_or(text.clone().into_bytes(), |signer| {
+        signature::signed(text.as_bytes(), signer).unwrap()
+    });
     let file = path.join("forged");
-    fs::write(&file, text).unwrap();
+    fs::write(&file, commit).unwrap();
     let commit = git(
         path,
         &["hash-object", "-w", "-t", "commit", file.to_str().unwrap()],
     );
-    git(
-        path,
-        &[
-            "update-ref",
-            &format!("refs/authors/{}", incarnation(7)),
-            commit.trim(),
-        ],
-    );
+    let name = format!("refs/authors/{}", incarnation(7));
+    git(path, &["update-ref", &name, commit.trim()]);
 }
 
 #[test]
@@ -310,19 +310,24 @@ fn histories_that_break_the_rules_are_left_out() {
     let head = node.view.commit.unwrap().to_string();
     let now = node.now;
     let author = format!(
-        "x\n\nIncarnation: {}\nJournal-Sequence: 1\nFormat: 1\n",
+        "x\n\nIncarnation: {}\nJournal-Sequence: 1\nFormat: 2\n",
         incarnation(7)
     );
-    let newer = author.replace("Format: 1", "Format: 2");
-    for (parents, time, message) in [
-        (vec![], now, &author[..]),
-        (vec![head.clone()], now - 1, &author),
-        (vec![head.clone()], now + 301, &author),
-        (vec![head.clone()], now, "x\n\nFormat: 1\n"),
-        (vec![head.clone()], now, "from elsewhere\n"),
-        (vec![head.clone()], now, &newer),
+    let newer = author.replace("Format: 2", "Format: 3");
+    let (right, wrong) = (key(7), key(8));
+    let on_head = || vec![head.clone()];
+    for (parents, time, message, signer) in [
+        (vec![], now, &author[..], Some(&right)),
+        (on_head(), now - 1, &author, Some(&right)),
+        (on_head(), now + 301, &author, Some(&right)),
+        (on_head(), now, "x\n\nFormat: 2\n", Some(&right)),
+        (on_head(), now, "from elsewhere\n", Some(&right)),
+        (on_head(), now, &newer, Some(&right)),
+        (on_head(), now, &author, None),
+        (on_head(), now, &author, Some(&wrong)),
     ] {
-        forge(&path, &parents, time, message);
+        let signer = signer.map(|key| key as &dyn Signer);
+        forge(&path, (&parents, time), message, signer);
         node.refresh();
         assert_eq!(
             node.view.commit.unwrap().to_string(),
@@ -330,7 +335,7 @@ fn histories_that_break_the_rules_are_left_out() {
             "{parents:?} {time} {message}"
         );
     }
-    forge(&path, &[head], now + 300, &author);
+    forge(&path, (&[head], now + 300), &author, Some(&right));
     node.refresh();
     let forged = git(
         &path,

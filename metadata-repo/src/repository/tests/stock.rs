@@ -122,3 +122,70 @@ fn fsck_is_clean_and_a_clone_has_the_torrents() {
     assert_eq!(again.view(), node.view);
     assert_eq!(read(&again, node.view.tree), node.model);
 }
+
+/// `git log --show-signature` agrees: good for what authors wrote, none for what is nobody's, bad for a forgery.
+#[test]
+fn stock_git_verifies_the_signatures() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut one = Node::create(&scratch.path().join("one"), 1);
+    let mut two = Node::create(&scratch.path().join("two"), 2);
+    for number in 1..=3 {
+        let node = match number {
+            2 => &mut two,
+            _ => &mut one,
+        };
+        let name = format!("file {number}");
+        node.put([placed(
+            EntryId::ROOT,
+            name,
+            entry(id(number), inline(b"text")),
+        )]);
+    }
+    let options = crate::exchange::PullOptions::default();
+    crate::exchange::tests::exchange_with(&one.repository, &two.repository, &options).unwrap();
+    one.refresh();
+    let signers: String = (one.repository.signers().unwrap().into_iter())
+        .map(|(author, key)| format!("{author}@delugefs.invalid namespaces=\"git\" {key}\n"))
+        .collect();
+    let allowed = scratch.path().join("allowed_signers");
+    std::fs::write(&allowed, signers).unwrap();
+    let clone = scratch.path().join("clone");
+    let (from, to) = (one.repository.path(), clone.to_str().unwrap());
+    git(scratch.path(), &["clone", "-q", from.to_str().unwrap(), to]);
+    let allowed = format!("gpg.ssh.allowedSignersFile={}", allowed.display());
+    let log = git(
+        &clone,
+        &["-c", &allowed, "log", "--format=%G? %GS %GK %ce %s"],
+    );
+    let mut lines: Vec<&str> = log.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines.len(), 5, "{log}");
+    for line in &lines[..3] {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(words[0], "G", "{log}");
+        assert_eq!(words[1], words[3], "the committer has signed: {log}");
+    }
+    for (number, commits) in [(1, 2), (2, 1)] {
+        let email = format!(" {}@delugefs.invalid 1 change", incarnation(number));
+        assert_eq!(log.matches(&email).count(), commits, "{log}");
+    }
+    assert!(
+        lines[3..].iter().all(|line| line.starts_with("N ")),
+        "{log}"
+    );
+    let shown = git(&clone, &["-c", &allowed, "log", "--show-signature"]);
+    let good = shown.matches("Good \"git\" signature for ").count();
+    assert_eq!(good, 3, "{shown}");
+    // the same commit with another message
+    let head = one.view.heads.first().unwrap().to_string();
+    let text = git(&clone, &["cat-file", "commit", &head]).replace("1 change", "no change");
+    let file = scratch.path().join("forged");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let forged = git(&clone, &["hash-object", "-w", "-t", "commit", file]);
+    let verdict = git(
+        &clone,
+        &["-c", &allowed, "log", "-1", "--format=%G?", forged.trim()],
+    );
+    assert_eq!(verdict.trim(), "B");
+}

@@ -1,6 +1,7 @@
 //! A repository with a model beside it.
 
 use crate::codec::content_of_info;
+use crate::signature::Signer as _;
 use crate::{Authored, Authoring, Repository, View};
 use delugefs_core::change::{Change, Changes};
 use delugefs_core::entry::{Attributes, Content, Entry, File, Kind, Placed, Written};
@@ -9,6 +10,7 @@ use delugefs_core::memory_tree::MemoryTree;
 use delugefs_core::name::Name;
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
+use ed25519_dalek::SigningKey;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -22,8 +24,12 @@ pub(crate) fn id(number: u32) -> EntryId {
     EntryId::new(bytes)
 }
 
+pub(crate) fn key(number: u8) -> SigningKey {
+    SigningKey::from_bytes(&[number; 32])
+}
+
 pub(crate) fn incarnation(number: u8) -> IncarnationId {
-    IncarnationId::new([number; 16])
+    key(number).incarnation()
 }
 
 pub(crate) fn settings() -> Settings {
@@ -87,6 +93,7 @@ pub(crate) fn change(model: &MemoryTree, id: EntryId, after: Option<Placed>) -> 
 pub(crate) struct Node {
     pub(crate) repository: Repository,
     pub(crate) incarnation: IncarnationId,
+    pub(crate) key: SigningKey,
     pub(crate) view: View,
     pub(crate) model: MemoryTree,
     pub(crate) infos: BTreeMap<InfoHash, Vec<u8>>,
@@ -106,6 +113,7 @@ impl Node {
         Self {
             repository,
             incarnation: incarnation(number),
+            key: key(number),
             view,
             model,
             infos: (0..64)
@@ -138,7 +146,7 @@ impl Node {
     ) -> crate::Result<Authored> {
         self.sequence += 1;
         let authored = self.repository.author(&Authoring {
-            incarnation: self.incarnation,
+            signer: &self.key,
             label: "node",
             base: &self.view,
             changes,
@@ -156,6 +164,24 @@ impl Node {
         })?;
         self.view = authored.view.clone();
         Ok(authored)
+    }
+
+    /// Commits that it has what it shows.
+    pub(crate) fn witness(&mut self) {
+        let authored = self.repository.author(&Authoring {
+            signer: &self.key,
+            label: "node",
+            base: &self.view,
+            changes: &Changes::new(),
+            settings: None,
+            infos: &self.infos,
+            journal_sequence: self.sequence,
+            now: Timestamp::from_seconds(self.now),
+            durable: self.durable,
+            even_if_nothing: true,
+            resolve: &|_| None,
+        });
+        self.view = authored.unwrap().view;
     }
 
     pub(crate) fn author(&mut self, changes: &Changes) -> Authored {
@@ -181,7 +207,7 @@ impl Node {
 
     pub(crate) fn set(&mut self, settings: &Settings) {
         let authored = self.repository.author(&Authoring {
-            incarnation: self.incarnation,
+            signer: &self.key,
             label: "node",
             base: &self.view,
             changes: &Changes::new(),
@@ -200,7 +226,7 @@ impl Node {
     pub(crate) fn continue_as(&mut self, number: u8) -> CommitId {
         self.incarnation = incarnation(number);
         let authored = self.repository.author(&Authoring {
-            incarnation: self.incarnation,
+            signer: &self.key,
             label: "node",
             base: &self.view,
             changes: &Changes::new(),

@@ -1,0 +1,90 @@
+//! Chains that are not taken, and why: said once, and not asked for again.
+
+use crate::cache::Cache;
+use delugefs_core::ids::{CommitId, IncarnationId};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+/// Refusals remembered, of each of two generations: about 60 bytes each. What is forgotten is fetched and refused anew.
+const REFUSALS_MAX: usize = 4096;
+
+/// Why a chain does not move to where a peer says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A commit in its history breaks the volume's rules; most of all: its author has not signed it.
+    #[error("commit {commit}: {why}")]
+    Rejected {
+        /// The commit, perhaps of another author.
+        commit: CommitId,
+        /// Which rule.
+        why: String,
+    },
+    /// Its author has signed two commits neither of which goes on from the other: a disk that was restored or copied
+    /// went on under its old identity.
+    #[error(
+        "it forks: its author has signed both {ours}, which is here, and {theirs}, and neither goes on from the other"
+    )]
+    Forked {
+        /// Its head here.
+        ours: CommitId,
+        /// The head that the peer has.
+        theirs: CommitId,
+    },
+}
+
+/// A chain that a peer has and that was not taken. Nothing of it counts; other chains are not affected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Whose chain.
+    pub author: IncarnationId,
+    /// Its head at the peer.
+    pub head: CommitId,
+    /// What is wrong.
+    pub why: Refusal,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { author, head, why } = self;
+        write!(f, "the chain of {author} up to {head} is refused: {why}")
+    }
+}
+
+/// How long a refusal holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lasting {
+    /// A commit never gets better.
+    Ever,
+    /// Until other chains have what is here of this one.
+    AsLongAsAlone,
+}
+
+/// Heads that were refused.
+#[derive(Debug)]
+pub(crate) struct Refusals(Mutex<Cache<(IncarnationId, CommitId), Lasting>>);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(Mutex::new(Cache::new(REFUSALS_MAX)))
+    }
+}
+
+impl Refusals {
+    pub(super) fn find(&self, author: IncarnationId, head: CommitId) -> Option<Lasting> {
+        self.cache().get(&(author, head), |_| 1)
+    }
+
+    pub(super) fn add(&self, refused: &Refused) {
+        let lasting = match refused.why {
+            Refusal::Rejected { .. } => Lasting::Ever,
+            Refusal::Forked { .. } => Lasting::AsLongAsAlone,
+        };
+        self.cache()
+            .insert((refused.author, refused.head), lasting, 1);
+    }
+
+    /// Consistent after each of its calls.
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache<(IncarnationId, CommitId), Lasting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
