@@ -225,6 +225,7 @@ impl Node {
     /// Begins another chain where the present one ended, from the same base; the view stays as it was.
     pub(crate) fn continue_as(&mut self, number: u8) -> CommitId {
         self.incarnation = incarnation(number);
+        self.key = key(number);
         let authored = self.repository.author(&Authoring {
             signer: &self.key,
             label: "node",
