@@ -128,8 +128,9 @@ impl Repository {
         Self::open_in(path, &recover::boot())
     }
 
-    /// `boot` names the time since the machine was switched on.
-    fn open_in(path: &Path, boot: &str) -> Result<Self> {
+    /// As [`Repository::open`]; `boot` names the time since the machine was switched on, by which it is seen whether
+    /// the power may have failed.
+    pub fn open_in(path: &Path, boot: &str) -> Result<Self> {
         let damage = repair::clean(path)?;
         let git = open_git(path)?;
         let genesis = files::genesis(&git.to_thread_local(), path)?;

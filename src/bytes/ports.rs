@@ -61,6 +61,15 @@ impl Contents for Bytewise {
         })
     }
 
+    fn sync(&self) -> Result<(), FsError> {
+        let synced = self.0.store.sync();
+        self.0.became_durable(synced.durable);
+        match synced.failed.first() {
+            None => Ok(()),
+            Some((_, error)) => Err(fs_error(error)),
+        }
+    }
+
     fn space(&self) -> Space {
         self.0.space()
     }

@@ -52,6 +52,7 @@ pub struct Replica {
     retention: Mutex<Retention>,
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
+    durable: Mutex<BTreeSet<InfoHash>>,
     room: Room,
     vain: Mutex<BTreeSet<InfoHash>>,
     /// There is something to replicate, perhaps.
@@ -84,6 +85,7 @@ impl Replica {
             retention: Mutex::new(Retention::open(root)?),
             subjects: Mutex::default(),
             completed: Mutex::default(),
+            durable: Mutex::default(),
             room: Room::new(root),
             vain: Mutex::default(),
             wants_look: Notify::new(),
@@ -401,6 +403,19 @@ impl Replica {
     /// Takes the contents that reads have waited for in vain.
     pub fn take_vain(&self) -> BTreeSet<InfoHash> {
         std::mem::take(&mut lock(&self.vain))
+    }
+
+    /// Contents were made durable because a writer asked for it; it is still to be told.
+    pub fn became_durable(&self, contents: Vec<InfoHash>) {
+        if !contents.is_empty() {
+            lock(&self.durable).extend(contents);
+            self.wants_sync.notify_one();
+        }
+    }
+
+    /// Takes the contents that were made durable because a writer asked for it.
+    pub fn take_durable(&self) -> BTreeSet<InfoHash> {
+        std::mem::take(&mut lock(&self.durable))
     }
 
     /// Takes the contents that have become complete.

@@ -55,6 +55,10 @@ pub trait Contents: Send + Sync {
     /// Hashes a staging file and takes it over: afterwards it is gone from `staged`, and complete here.
     /// On an error it is still at `staged`. Takes its time; never called under a lock.
     fn seal(&self, staged: &Path) -> Result<Sealed, FsError>;
+    /// Makes all contents that were sealed so far survive a power cut, names and bytes. Blocks.
+    fn sync(&self) -> Result<(), FsError> {
+        Ok(())
+    }
     /// Room on this disk, already less the reserve and within the capacity.
     fn space(&self) -> Space;
     /// Takes so many bytes of that room for what is about to be written, if there are as many. Called for each
@@ -77,6 +81,11 @@ pub trait Source: Send + Sync {
     fn now(&self) -> Timestamp;
     /// 16 random bytes: identities of entries and names of staging files.
     fn random(&self) -> [u8; 16];
+    /// Tells one running of the machine from another, and so whether the power may have failed; `None` where the
+    /// kernel does not tell.
+    fn boot(&self) -> Option<[u8; 16]> {
+        super::recovery::boot_id()
+    }
 }
 
 /// Who wants to know that there is work. Called under the namespace lock: must return at once and must not

@@ -22,6 +22,8 @@ type Places = HashMap<EntryId, (EntryId, Name)>;
 struct StagingFiles {
     items: BTreeMap<EntryId, Found>,
     boot: Option<[u8; 16]>,
+    /// The committed tree goes farther than the journal: a power cut has taken its end.
+    is_cut_short: bool,
 }
 
 struct Found {
@@ -54,7 +56,11 @@ pub(super) fn start(config: Config, ports: Ports) -> Result<State, FsError> {
         config,
     };
     let mut places = Places::new();
-    let mut files = StagingFiles::default();
+    let last = records.iter().map(|record| record.sequence).max();
+    let mut files = StagingFiles {
+        is_cut_short: last.unwrap_or(0) < sequence,
+        ..StagingFiles::default()
+    };
     for record in records {
         files.note(&record);
         state.replay(record, sequence, &mut places)?;
@@ -286,7 +292,8 @@ impl State {
 
     /// Takes up what was being written, as closed files, and removes what nobody knows.
     fn take_up(&mut self, files: StagingFiles, places: &Places) -> Result<(), FsError> {
-        let boot = boot_id();
+        let boot = self.ports.source.boot();
+        let is_cut_short = files.is_cut_short;
         let mut kept = HashSet::new();
         for (id, found) in files.items {
             let nonce = found.item.nonce;
@@ -302,7 +309,8 @@ impl State {
             if !staged.unborn && (untrue || !staged.written) {
                 continue;
             }
-            self.take_up_one(id, found.item, staged, places)?;
+            let known = self.resolve_id(id, places, 0)?;
+            self.take_up_one(found.item, staged, places, (known, is_cut_short))?;
             kept.insert(super::staging::hex(&nonce));
         }
         self.staging.sweep(|name| kept.contains(name))
@@ -310,18 +318,19 @@ impl State {
 
     fn take_up_one(
         &mut self,
-        id: EntryId,
         item: StagedItem,
         mut staged: Staged,
         places: &Places,
+        (known, is_cut_short): (Option<Inode>, bool),
     ) -> Result<(), FsError> {
-        let known = self.resolve_id(id, places, 0)?;
-        let known = known.filter(|_| !staged.unborn);
         let inode = if let Some(inode) = known {
+            // If the journal takes it for unborn, its birth is in a commit, and was lost here.
+            staged.unborn = false;
             inode
         } else {
             let mut new = item.placed;
-            if !staged.unborn {
+            // Where the journal is cut short, it may be in the committed tree, at a place that was lost.
+            if !staged.unborn || is_cut_short {
                 staged.unborn = true;
                 new.entry.id = self.new_id();
             }

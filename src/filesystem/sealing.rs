@@ -33,15 +33,38 @@ impl Filesystem {
     }
 
     /// The outcome of a seal. After an error the file waits again, without a new event.
+    ///
+    /// A staging file that was synced goes only when its content survives a power cut, too: the journal may say so
+    /// durably at any moment from then on.
     #[expect(clippy::needless_pass_by_value, reason = "the job ends here")]
     pub fn sealed(&self, job: SealJob, outcome: Result<Sealed, FsError>) -> Result<(), FsError> {
-        let ended = self.lock().end_seal(job.inode, outcome);
+        let was_synced = self.lock().is_synced(job.inode);
+        let outcome = outcome.and_then(|sealed| match was_synced {
+            true => self.sync_contents().map(|()| sealed),
+            false => Ok(sealed),
+        });
+        let mut state = self.lock();
+        let outcome = match outcome {
+            // it was synced just now, which is rare
+            Ok(sealed) if !was_synced && state.is_synced(job.inode) => {
+                state.ports.contents.sync().map(|()| sealed)
+            }
+            outcome => outcome,
+        };
+        let ended = state.end_seal(job.inode, outcome);
+        drop(state);
         self.0.sealed.notify_waiters();
         ended
     }
 }
 
 impl State {
+    fn is_synced(&self, inode: Inode) -> bool {
+        let node = self.names.node(inode).ok();
+        node.and_then(super::inode::Node::staged)
+            .is_some_and(|staged| staged.synced)
+    }
+
     /// The last writer has gone.
     pub(super) fn closed(&mut self, inode: Inode) {
         if let Err(error) = self.try_close(inode) {

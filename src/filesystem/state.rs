@@ -160,7 +160,7 @@ impl State {
         let (changes, infos) = self.pending.all();
         let mut record = Record {
             base: Some((self.pending.base.clone(), self.pending.base_sequence)),
-            boot: super::recovery::boot_id(),
+            boot: self.ports.source.boot(),
             infos: infos.into_iter().collect(),
             ..Record::default()
         };

@@ -9,45 +9,59 @@ impl Filesystem {
     /// `fsync`: bytes and names survive a power cut on this disk. Blocks.
     pub fn sync(&self, handle: HandleId) -> Result<(), FsError> {
         let inode = self.lock().handle_inode(handle)?;
-        self.sync_file(inode)?;
-        self.sync_journal()
-    }
-
-    /// `fsync` of a directory: its names survive a power cut on this disk. Blocks.
-    pub fn sync_directory(&self, _inode: Inode) -> Result<(), FsError> {
-        self.sync_journal()
-    }
-
-    /// Makes all that was acknowledged survive a power cut. Blocks.
-    pub fn sync_all(&self) -> Result<(), FsError> {
-        let staged: Vec<Inode> = {
-            let state = self.lock();
-            let staged = state
-                .names
-                .iter()
-                .filter(|(_, node)| node.staged().is_some());
-            staged.map(|(inode, _)| inode).collect()
-        };
-        for inode in staged {
-            self.sync_file(inode)?;
+        if !self.sync_file(inode)? {
+            self.sync_contents()?;
         }
         self.sync_journal()
     }
 
-    fn sync_file(&self, inode: Inode) -> Result<(), FsError> {
+    /// `fsync` of a directory: its names, and the files that are closed in it, survive a power cut on this disk. Blocks.
+    pub fn sync_directory(&self, inode: Inode) -> Result<(), FsError> {
+        let children: Vec<Inode> = {
+            let state = self.lock();
+            let names = state.names.loaded(inode);
+            names.map_or_else(Vec::new, |names| names.values().copied().collect())
+        };
+        self.sync_files(children)
+    }
+
+    /// Makes all that was acknowledged survive a power cut. Blocks.
+    pub fn sync_all(&self) -> Result<(), FsError> {
+        let all = self.lock().names.iter().map(|(inode, _)| inode).collect();
+        self.sync_files(all)
+    }
+
+    fn sync_files(&self, mut inodes: Vec<Inode>) -> Result<(), FsError> {
+        inodes.sort_unstable();
+        for inode in inodes {
+            self.sync_file(inode)?;
+        }
+        // what was hashed already, or meanwhile
+        self.sync_contents()?;
+        self.sync_journal()
+    }
+
+    /// Makes what has left its staging file durable.
+    pub(super) fn sync_contents(&self) -> Result<(), FsError> {
+        let contents = Arc::clone(&self.lock().ports.contents);
+        contents.sync()
+    }
+
+    /// Makes a staging file durable. Whether the file still has it: if not, its bytes are a content.
+    fn sync_file(&self, inode: Inode) -> Result<bool, FsError> {
         let Some((file, staging)) = self.staged_file(inode) else {
-            return Ok(());
+            return Ok(false);
         };
         file.sync_data()?;
         let mut state = self.lock();
         let Ok(node) = state.names.node(inode) else {
-            return Ok(());
+            return Ok(false);
         };
         let (id, attached) = (node.entry.id, node.place.is_some());
-        let first = node
-            .staged()
-            .is_some_and(|s| !s.synced && Arc::ptr_eq(&s.file, &file));
-        if first && attached {
+        let Some(staged) = node.staged().filter(|s| Arc::ptr_eq(&s.file, &file)) else {
+            return Ok(false);
+        };
+        if !staged.synced && attached {
             staging.sync_folder()?;
             state.append(Record {
                 synced: vec![id],
@@ -57,7 +71,7 @@ impl Filesystem {
                 staged.synced = true;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn staged_file(&self, inode: Inode) -> Option<(Arc<File>, super::staging::Staging)> {

@@ -87,7 +87,9 @@ fn sync_and_declare(shared: &Shared, copied: &mut Copied) -> bool {
     let complete = arrived
         .into_iter()
         .filter(|content| replica.store.is_durable(content));
-    let mut fresh: Vec<_> = synced.durable.into_iter().chain(complete).collect();
+    let asked = replica.take_durable();
+    let durable = synced.durable.into_iter().chain(asked);
+    let mut fresh: Vec<_> = durable.chain(complete).collect();
     fresh.retain(|content| !replica.holders(content).contains(&own));
     fresh.sort_unstable();
     fresh.dedup();

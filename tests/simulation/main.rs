@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::unchecked_time_subtraction)]
 
 mod copies;
+mod disk;
 mod links;
 #[path = "../../core/tests/simulation/network.rs"]
 mod network;
@@ -122,6 +123,7 @@ fn a_seed_is_the_same_run_each_time() {
 #[test]
 fn replay() {
     if let Ok(seed) = std::env::var("SEED") {
+        tracing_subscriber::fmt().with_test_writer().init();
         println!("{}", run(seed.parse().expect("SEED=number"), true));
     }
 }

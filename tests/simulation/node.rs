@@ -143,7 +143,8 @@ impl Parts {
         assert!(synced.failed.is_empty(), "{:?}", synced.failed);
         let arrived = replica.take_completed().into_iter();
         let arrived = arrived.filter(|content| replica.store.is_durable(content));
-        let mut fresh: Vec<_> = synced.durable.into_iter().chain(arrived).collect();
+        let durable = synced.durable.into_iter().chain(replica.take_durable());
+        let mut fresh: Vec<_> = durable.chain(arrived).collect();
         fresh.retain(|content| !replica.holders(content).contains(&self.key.incarnation()));
         fresh.sort_unstable();
         fresh.dedup();
@@ -177,6 +178,11 @@ pub(crate) struct Node {
     pub(crate) running: Option<Running>,
     pub(crate) source: Arc<SimSource>,
     pub(crate) faults: Arc<Faults>,
+    /// It came to its end in the middle of something, or by a power cut: what its mount shows at the next start is
+    /// not known beforehand.
+    pub(crate) is_adrift: bool,
+    /// Then also what was acknowledged, and not synced, may be gone.
+    pub(crate) has_lost_power: bool,
     /// The wall clock's error, in seconds.
     pub(crate) skew: i64,
     /// The monotonic clock: an offset, and thousandths that it gains.
@@ -194,6 +200,8 @@ impl Node {
             running: None,
             source: Arc::new(SimSource::new(number as u8 + 1)),
             faults: Arc::default(),
+            is_adrift: false,
+            has_lost_power: false,
             skew: 0,
             offset: random.ms(0, 1_000_000),
             rate: random.within(950, 1050) as u32,
@@ -267,10 +275,13 @@ impl Node {
     fn open(&self, archive: &Arc<Archive>) -> Result<Parts, Box<dyn std::error::Error>> {
         std::fs::create_dir_all(&self.root)?;
         let names = self.root.join("metadata.git");
-        let repository = match names.join("HEAD").exists() {
-            true => Repository::open(&names)?,
-            false => Repository::create(&names, &volume())?,
-        };
+        if !names.join("HEAD").exists() {
+            // as the node does with what a start that was cut off has left
+            let _ = std::fs::remove_dir_all(&names);
+            Repository::create(&names, &volume())?;
+        }
+        let boots = self.source.boots.load(Ordering::Relaxed);
+        let repository = Repository::open_in(&names, &format!("boot-{boots}"))?;
         let store = ContentStore::open(&self.root)?;
         let incarnation = self.incarnation();
         let replica = Replica::open(&self.root, store, repository.clone(), incarnation)?;

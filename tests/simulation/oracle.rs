@@ -18,6 +18,9 @@ pub(crate) const READ: OpenFlags = OpenFlags {
 /// The extended attribute that users set.
 pub(crate) const XATTR: &[u8] = b"user.mark";
 
+/// How the names begin of files that two users write at once; no other act touches them.
+pub(crate) const TWIN: &str = "twin";
+
 /// What is under a name.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Body {
@@ -93,6 +96,36 @@ pub(crate) fn look(running: &mut Running) -> Shown {
     shown
 }
 
+/// What is at a path.
+pub(crate) fn at(running: &mut Running, path: &str) -> Option<Thing> {
+    let found = running.parts.filesystem.find(&names(path));
+    found.ok().map(|(inode, _)| thing(running, inode))
+}
+
+/// A path's parts.
+pub(crate) fn names(path: &str) -> Vec<Name> {
+    let parts = path.split('/').filter(|part| !part.is_empty());
+    parts
+        .map(|part| Name::parse(part.as_bytes()).unwrap())
+        .collect()
+}
+
+/// The bytes of all files that can be read.
+pub(crate) fn readable(running: &mut Running, shown: &Shown) -> BTreeSet<Vec<u8>> {
+    let mut readable = BTreeSet::new();
+    for path in shown.keys() {
+        let filesystem = running.parts.filesystem.clone();
+        let (inode, _) = filesystem.find(&names(path)).unwrap();
+        if let Ok(answer) = filesystem.open(inode, READ)
+            && let Ok(opened) = running.finish(answer)
+        {
+            readable.extend(read_handle(running, opened.handle));
+            filesystem.release(opened.handle);
+        }
+    }
+    readable
+}
+
 /// What is behind an inode.
 pub(crate) fn thing(running: &mut Running, inode: Inode) -> Thing {
     let filesystem = running.parts.filesystem.clone();
@@ -133,6 +166,8 @@ struct Version {
     is_alive: bool,
     /// Nodes whose mount has shown it, a bit each.
     seen: u32,
+    /// Nodes that were asked to make it survive a power cut.
+    synced: u32,
     /// Where it was written at last.
     path: String,
 }
@@ -175,10 +210,54 @@ impl Versions {
         alive.map(|version| version.path.as_str())
     }
 
+    /// A node has said that these bytes survive a power cut.
+    pub(crate) fn synced(&mut self, node: usize, bytes: &[u8]) {
+        if let Some(version) = self.all.get_mut(bytes) {
+            version.synced |= 1 << node;
+        }
+    }
+
+    /// A node has said so of all that it shows.
+    pub(crate) fn synced_all(&mut self, node: usize) {
+        let bit = 1 << node;
+        for version in self.all.values_mut() {
+            version.synced |= version.seen & bit;
+        }
+    }
+
+    /// What only this node had, and was not asked to make durable, may be gone.
+    pub(crate) fn power_lost(&mut self, node: usize) {
+        let bit = 1 << node;
+        for (bytes, version) in &mut self.all {
+            if version.synced & bit != 0 {
+                continue;
+            }
+            version.is_alive &= version.seen != bit;
+            if self.twins.contains(bytes) {
+                // the other has it of its own: that says nothing about this node's disk
+                version.seen &= !bit;
+            }
+        }
+    }
+
+    /// Bytes that a node has said survive a power cut can be read, there or elsewhere.
+    pub(crate) fn check_synced(&self, node: usize, has: impl Fn(&[u8]) -> bool) {
+        for (bytes, version) in &self.all {
+            let is_due = version.is_alive && version.synced & (1 << node) != 0;
+            assert!(
+                !is_due || has(bytes),
+                "the bytes of {} ({}) were synced on node {node}, and are nowhere after a power cut",
+                brief(bytes),
+                version.path
+            );
+        }
+    }
+
     /// A disk is gone: what nobody else has seen may be, too.
     pub(crate) fn disk_lost(&mut self, node: usize) {
         for version in self.all.values_mut() {
             version.seen &= !(1 << node);
+            version.synced &= !(1 << node);
             version.is_alive &= version.seen != 0;
         }
     }

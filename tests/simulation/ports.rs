@@ -79,6 +79,10 @@ impl Contents for SimContents {
         Ok(sealed)
     }
 
+    fn sync(&self) -> Result<(), FsError> {
+        self.inner.sync()
+    }
+
     fn space(&self) -> Space {
         let free = if self.faults.is_full.load(Ordering::Relaxed) {
             0
@@ -119,6 +123,8 @@ pub(crate) struct SimSource {
     pub(crate) clock: AtomicI64,
     serial: AtomicU64,
     salt: u8,
+    /// How often the machine was switched on.
+    pub(crate) boots: AtomicU64,
 }
 
 impl SimSource {
@@ -127,6 +133,7 @@ impl SimSource {
             clock: AtomicI64::new(0),
             serial: AtomicU64::new(1),
             salt,
+            boots: AtomicU64::new(1),
         }
     }
 
@@ -150,6 +157,11 @@ impl Source for SimSource {
         let mut bytes = [self.salt; 16];
         bytes[8..].copy_from_slice(&serial.to_be_bytes());
         bytes
+    }
+
+    fn boot(&self) -> Option<[u8; 16]> {
+        let boots = self.boots.load(Ordering::Relaxed);
+        Some(u128::from(boots).to_be_bytes())
     }
 }
 

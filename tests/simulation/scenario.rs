@@ -1,10 +1,11 @@
 //! What happens to a cluster, drawn from a seed, and what must hold in the end.
 
+use crate::disk::{self, Crash, Image};
 use crate::node::Node;
-use crate::oracle::{Shown, is_conflict, look};
+use crate::oracle::{self, Shown, TWIN, is_conflict, look, readable};
 use crate::ports::Faults;
 use crate::random::Random;
-use crate::users::User;
+use crate::users::{Synced, User};
 use crate::world::{Counts, Next, World};
 use delugefs::filesystem::{FsError, Source as _};
 use delugefs::node::moving;
@@ -31,8 +32,10 @@ pub(crate) enum Action {
     Act(usize),
     /// Two users write the same bytes under one name.
     Twins(usize, usize),
-    /// The process is killed.
-    Kill(usize),
+    /// The process is killed, or the power fails.
+    Crash(usize, Crash),
+    /// The same, at a sync, after so many others.
+    CrashAt(usize, Crash, u64),
     /// The disk is lost; the node begins anew.
     Wipe(usize),
     /// The two are cut off from each other; if only one way, the second does not hear the first.
@@ -76,6 +79,7 @@ impl Report {
         sum.pulls += new.pulls;
         sum.failed_pulls += new.failed_pulls;
         sum.kills += new.kills;
+        sum.power_cuts += new.power_cuts;
         sum.wipes += new.wipes;
         sum.copies += new.copies;
         sum.reaped += new.reaped;
@@ -92,6 +96,7 @@ impl fmt::Display for Report {
             pulls,
             failed_pulls,
             kills,
+            power_cuts,
             wipes,
             copies,
             reaped,
@@ -102,7 +107,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{runs} runs: {acts} acts ({refused} refused) in {commits} commits, {rebases} rebases, {pulls} pulls \
-             ({failed_pulls} failed), {kills} kills, {wipes} lost disks, {copies} copies, {reaped} reaped; \
+             ({failed_pulls} failed), {kills} ends ({power_cuts} by power cuts), {wipes} lost disks, {copies} copies, {reaped} reaped; \
              {checks} looks, {entries} entries in the end, {conflicts} of them conflict copies"
         )
     }
@@ -170,6 +175,7 @@ impl Run {
         world.network.is_sloppy = false;
         for number in 0..world.nodes.len() {
             world.act(&Action::Full(number, false));
+            disk::disarm(&world.nodes[number].root);
         }
         let end = world.now + Duration::from_secs(5);
         world.run(end, |_| false);
@@ -270,7 +276,10 @@ fn draw(world: &mut World) -> Action {
     match world.random.within(0, 999) {
         0..780 => Action::Act(node),
         780..810 => Action::Twins(node, other),
-        810..850 => Action::Kill(node),
+        810..825 => Action::Crash(node, Crash::Killed),
+        825..835 => Action::Crash(node, Crash::PowerCut),
+        835..844 => Action::CrashAt(node, Crash::Killed, world.random.within(0, 20)),
+        844..850 => Action::CrashAt(node, Crash::PowerCut, world.random.within(0, 20)),
         850..860 => Action::Wipe(node),
         860..890 => Action::Reset(node),
         890..935 => Action::Cut(node, other, world.random.percent(30)),
@@ -288,8 +297,10 @@ impl World {
         match *action {
             Action::Act(number) => self.user_acts(number),
             Action::Twins(a, b) => self.twins(a, b),
-            Action::Kill(number) => {
-                self.kill(number);
+            Action::Crash(number, crash) => self.crash(number, crash),
+            Action::CrashAt(number, crash, after) => {
+                let random = Random::new(self.random.next());
+                disk::arm(&self.nodes[number].root, after, crash, random);
             }
             Action::Wipe(number) => self.wipe(number),
             Action::Cut(a, b, is_one_way) => {
@@ -337,7 +348,7 @@ impl World {
         if !self.nodes[number].is_running() {
             return;
         }
-        self.set_clock(number);
+        self.goes_to_work(number);
         let home = match self.is_apart {
             true => format!("n{number}/"),
             false => String::new(),
@@ -358,8 +369,19 @@ impl World {
             now,
             faults: &faults,
             is_alone,
+            synced: Vec::new(),
         };
         let (what, done) = act(&mut user);
+        let synced = user.synced;
+        if self.has_crashed(number) {
+            return;
+        }
+        for synced in synced {
+            match synced {
+                Synced::File(bytes) => self.versions.synced(number, &bytes),
+                Synced::All => self.versions.synced_all(number),
+            }
+        }
         self.log(|| format!("{number} {what}: {done:?}"));
         self.counts.acts += 1;
         self.counts.refused += u64::from(done.is_err());
@@ -404,29 +426,40 @@ impl World {
         look(self.nodes[number].running.as_mut().expect("running"))
     }
 
+    /// Two users make a file with the same bytes, or change it in the same way. Nobody else touches it.
     fn twins(&mut self, a: usize, b: usize) {
-        // what is still open when another's version comes becomes a conflict copy, whatever its bytes will be
-        let has_open = |number: usize| {
-            let running = self.nodes[number].running.as_ref();
-            running.is_none_or(|running| !running.open.is_empty())
-        };
-        if self.is_apart || has_open(a) || has_open(b) {
+        if self.is_apart || a == b {
             return;
         }
         self.serial += 1;
-        let path = ["a", "b", "d/c"][self.random.below(3)];
-        let bytes = format!("<twin {}>", self.serial).repeat(self.random.within(1, 9) as usize);
+        let path = format!(
+            "{TWIN}{}-{}-{}",
+            a.min(b),
+            a.max(b),
+            self.random.within(1, 2)
+        );
+        // small: what is still to be hashed when another's version comes becomes a conflict copy, whatever its bytes
+        let bytes = format!("<twin {}>", self.serial).repeat(self.random.within(1, 4) as usize);
+        let mut see = |number: usize| {
+            let running = self.nodes[number].running.as_mut()?;
+            Some(oracle::at(running, &path))
+        };
+        // both must be there, and see the same before
+        let (one, other) = (see(a), see(b));
+        if one.is_none() || one != other {
+            return;
+        }
         self.versions.twins(bytes.as_bytes());
         for number in [a, b] {
             self.with_user(number, |user| {
-                let put = user.put(path, bytes.as_bytes());
+                let put = user.put(&path, bytes.as_bytes());
                 (format!("twin {path}"), put)
             });
         }
     }
 
     pub(crate) fn close_all(&mut self, number: usize) {
-        self.set_clock(number);
+        self.goes_to_work(number);
         if let Some(running) = &mut self.nodes[number].running {
             for open in std::mem::take(&mut running.open) {
                 running.parts.filesystem.release(open.handle);
@@ -462,9 +495,78 @@ impl World {
         true
     }
 
+    /// A crash between two steps.
+    fn crash(&mut self, number: usize, crash: Crash) {
+        if crash == Crash::Killed {
+            self.kill(number);
+        } else if self.nodes[number].is_running() {
+            let root = self.nodes[number].root.clone();
+            let image = disk::crash_now(&root, crash, &mut self.random);
+            self.crash_to(number, crash, image, false);
+        }
+    }
+
+    /// Whether a crash has come in the middle of what this node has just done; then nobody hears of that.
+    pub(crate) fn has_crashed(&mut self, number: usize) -> bool {
+        let root = self.nodes[number].root.clone();
+        let Some((crash, image)) = disk::crashed(&root) else {
+            return false;
+        };
+        self.log(|| format!("{number} {crash:?} in the middle of that"));
+        self.crash_to(number, crash, image, true);
+        true
+    }
+
+    fn crash_to(&mut self, number: usize, crash: Crash, image: Image, is_amidst: bool) {
+        self.kill(number);
+        let node = &mut self.nodes[number];
+        node.is_adrift |= is_amidst;
+        image.restore(&node.root);
+        if crash == Crash::PowerCut {
+            node.is_adrift = true;
+            node.has_lost_power = true;
+            node.source.boots.fetch_add(1, Relaxed);
+            self.counts.power_cuts += 1;
+            self.versions.power_lost(number);
+            self.note_lost();
+        }
+    }
+
+    /// Contents that are on no disk any more.
+    fn note_lost(&mut self) {
+        for content in self.archive.all() {
+            let hex = content.to_string();
+            let is_there = |node: &Node| node.root.join("data").join(&hex[..2]).join(&hex).exists();
+            if !self.nodes.iter().any(is_there) {
+                self.lost.insert(content);
+            }
+        }
+    }
+
     /// What was there before is there again.
     pub(crate) fn check_restarted(&mut self, number: usize) {
-        self.check_model(number, "a restart");
+        if !std::mem::take(&mut self.nodes[number].is_adrift) {
+            self.check_model(number, "a restart");
+        }
+    }
+
+    /// Bytes that were synced have survived.
+    pub(crate) fn check_power_cut(&mut self, number: usize) {
+        if !std::mem::take(&mut self.nodes[number].has_lost_power) {
+            return;
+        }
+        let shown = self.look(number);
+        self.versions.check(number, &shown);
+        self.nodes[number].faults.set_alone(true);
+        let running = self.nodes[number].running.as_mut().expect("running");
+        let mut readable = readable(running, &shown);
+        self.nodes[number].faults.set_alone(false);
+        let lost: Vec<_> = self.archive.all();
+        for content in lost.iter().filter(|content| !self.lost.contains(content)) {
+            readable.extend(self.archive.get(content).map(|bytes| bytes.to_vec()));
+        }
+        self.versions
+            .check_synced(number, |bytes| readable.contains(bytes));
     }
 
     fn wipe(&mut self, number: usize) {
@@ -472,16 +574,9 @@ impl World {
             return;
         }
         self.counts.wipes += 1;
-        let contents: Vec<_> = self.archive.all();
-        for content in contents {
-            let hex = content.to_string();
-            let is_there = |node: &Node| node.root.join("data").join(&hex[..2]).join(&hex).exists();
-            let others = self.nodes.iter().filter(|node| node.number != number);
-            if !others.into_iter().any(is_there) {
-                self.lost.insert(content);
-            }
-        }
         std::fs::remove_dir_all(&self.nodes[number].root).unwrap();
+        disk::forget(&self.nodes[number].root);
+        self.note_lost();
         self.nodes[number].disks += 1;
         self.versions.disk_lost(number);
         if let Some(model) = &mut self.models[number] {
@@ -493,12 +588,15 @@ impl World {
         if !self.nodes[number].is_running() {
             return;
         }
-        self.set_clock(number);
+        self.goes_to_work(number);
         let parts = self.nodes[number].parts();
         let mut settings = parts.repository.settings().unwrap();
         settings.copies = self.random.within(1, 3) as u32;
         settings.keep = Duration::from_secs(DAY * self.random.within(0, 7));
         moving::set(parts, &settings).unwrap();
+        if self.has_crashed(number) {
+            return;
+        }
         self.counts.commits += 1;
         self.see(number);
         // as the command does

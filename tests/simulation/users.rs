@@ -1,13 +1,12 @@
 //! What users do: everything that a filesystem offers, each act checked where it was done.
 
 use crate::node::{INLINE_MAX, Open, Running};
-use crate::oracle::{Body, READ, Shown, Thing, Versions, XATTR, thing};
+use crate::oracle::{Body, READ, Shown, TWIN, Thing, Versions, XATTR, at, names};
 use crate::ports::Faults;
 use crate::random::Random;
 use delugefs::filesystem::{
     Caller, FsError, Inode, NewNode, OpenFlags, RenameMode, SetAttributes, SetTime, XattrMode,
 };
-use delugefs_core::name::Name;
 use delugefs_core::time::Timestamp;
 use std::os::unix::fs::FileExt as _;
 
@@ -56,6 +55,8 @@ pub(crate) enum Act {
     Touch(String),
     Mark(String, bool),
     Fsync,
+    /// The directory that something is in.
+    SyncDirectory(String),
     SyncAll,
 }
 
@@ -76,6 +77,14 @@ pub(crate) struct User<'a> {
     pub(crate) faults: &'a Faults,
     /// Bytes that are elsewhere do not arrive.
     pub(crate) is_alone: bool,
+    /// What he was told survives a power cut.
+    pub(crate) synced: Vec<Synced>,
+}
+
+/// What survives a power cut.
+pub(crate) enum Synced {
+    File(Vec<u8>),
+    All,
 }
 
 impl User<'_> {
@@ -103,7 +112,8 @@ impl User<'_> {
             91 => Act::Chown(self.path()),
             92..94 => Act::Touch(self.path()),
             94..97 => Act::Mark(self.path(), self.random.percent(80)),
-            97..99 => Act::Fsync,
+            97 => Act::Fsync,
+            98 => Act::SyncDirectory(self.path()),
             _ => Act::SyncAll,
         }
     }
@@ -115,14 +125,15 @@ impl User<'_> {
         {
             let known: Vec<&String> = model
                 .keys()
-                .filter(|path| path.starts_with(self.home))
+                .filter(|path| path.starts_with(self.home) && !path.starts_with(TWIN))
                 .collect();
             if !known.is_empty() {
                 return known[self.random.below(known.len())].clone();
             }
         }
         let (chance, home) = (self.random.percent(50), self.home);
-        let written = self.versions.paths().filter(|path| path.starts_with(home));
+        let written = self.versions.paths();
+        let written = written.filter(|path| path.starts_with(home) && !path.starts_with(TWIN));
         let written: Vec<&str> = written.collect();
         if chance && !written.is_empty() {
             return written[self.random.below(written.len())].to_owned();
@@ -175,11 +186,13 @@ impl User<'_> {
                 )
             }
             Act::Mark(path, is_set) => self.mark(path, *is_set),
-            Act::Fsync => match self.running.open.first() {
-                Some(open) => self.running.parts.filesystem.sync(open.handle),
-                None => Ok(()),
-            },
-            Act::SyncAll => self.running.parts.filesystem.sync_all(),
+            Act::Fsync => self.fsync(),
+            Act::SyncDirectory(path) => self.sync_directory(path),
+            Act::SyncAll => {
+                self.running.parts.filesystem.sync_all()?;
+                self.synced.push(Synced::All);
+                Ok(())
+            }
         }
     }
 
@@ -192,12 +205,7 @@ impl User<'_> {
     }
 
     fn inode(&self, path: &str) -> Result<Inode, FsError> {
-        let names: Vec<Name> = path
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(|part| Name::parse(part.as_bytes()).unwrap())
-            .collect();
-        Ok(self.running.parts.filesystem.find(&names)?.0)
+        Ok(self.running.parts.filesystem.find(&names(path))?.0)
     }
 
     fn split<'p>(&self, path: &'p str) -> Result<(Inode, &'p [u8]), FsError> {
@@ -206,8 +214,7 @@ impl User<'_> {
     }
 
     fn thing(&mut self, path: &str) -> Option<Thing> {
-        let inode = self.inode(path).ok()?;
-        Some(thing(self.running, inode))
+        at(self.running, path)
     }
 
     /// These bytes lose their name here.
@@ -487,6 +494,27 @@ impl User<'_> {
             && let Some(thing) = model.get_mut(path)
         {
             thing.xattr = mark;
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&mut self, path: &str) -> Result<(), FsError> {
+        let (parent, _) = self.split(path)?;
+        let before = self.thing(path);
+        self.running.parts.filesystem.sync_directory(parent)?;
+        let bytes = before.as_ref().and_then(Thing::bytes);
+        let bytes = bytes.map(|bytes| Synced::File(bytes.to_vec()));
+        self.synced.extend(bytes);
+        Ok(())
+    }
+
+    fn fsync(&mut self) -> Result<(), FsError> {
+        if let Some(open) = self.running.open.first() {
+            self.running.parts.filesystem.sync(open.handle)?;
+            let backing = open.backing.as_ref().expect("writers have a file");
+            let mut bytes = vec![0; backing.metadata()?.len() as usize];
+            backing.read_exact_at(&mut bytes, 0)?;
+            self.synced.push(Synced::File(bytes));
         }
         Ok(())
     }

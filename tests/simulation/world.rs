@@ -1,5 +1,6 @@
 //! Time, and the executor of what each node's machine decides.
 
+use crate::disk;
 use crate::network::{ConnectionId, Freight, Network, connection};
 use crate::node::{Node, Running, number_at};
 use crate::oracle::{Shown, Versions, look};
@@ -65,6 +66,7 @@ pub(crate) struct Counts {
     pub(crate) pulls: u64,
     pub(crate) failed_pulls: u64,
     pub(crate) kills: u64,
+    pub(crate) power_cuts: u64,
     pub(crate) wipes: u64,
     pub(crate) copies: u64,
     pub(crate) reaped: u64,
@@ -102,7 +104,9 @@ pub(crate) struct World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.nodes.clear();
+        for node in std::mem::take(&mut self.nodes) {
+            disk::forget(&node.root);
+        }
         let _ = std::fs::remove_dir_all(&self.top);
     }
 }
@@ -301,7 +305,7 @@ impl World {
         if !self.is_alive(number, life) {
             return;
         }
-        self.set_clock(number);
+        self.goes_to_work(number);
         let own = self.nodes[number].incarnation();
         let parts = self.nodes[number].parts();
         let before = parts.repository.authors().unwrap();
@@ -309,6 +313,10 @@ impl World {
             Work::Commit => moving::commit(parts),
             Work::Rebase => moving::rebase(parts),
         };
+        if self.has_crashed(number) {
+            return;
+        }
+        let parts = self.nodes[number].parts();
         let after = parts.repository.authors().unwrap();
         let has_committed = before.get(&own) != after.get(&own);
         self.counts.commits += u64::from(has_committed);
@@ -339,6 +347,12 @@ impl World {
         self.nodes[number].set_clock(self.now + self.slept);
     }
 
+    /// From here on this node works, at its own time.
+    pub(crate) fn goes_to_work(&self, number: usize) {
+        self.set_clock(number);
+        disk::work_on(&self.nodes[number].root);
+    }
+
     /// Looks at a mount that has moved, if it is watched.
     pub(crate) fn see(&mut self, number: usize) {
         if self.models[number].is_some()
@@ -366,7 +380,7 @@ impl World {
 
     fn seal(&mut self, number: usize, life: u32) {
         if self.is_alive(number, life) {
-            self.set_clock(number);
+            self.goes_to_work(number);
             let running = self.nodes[number].running.as_mut();
             if running.is_some_and(Running::seal_begin) {
                 let delay = self.random.ms(0, 30);
@@ -380,9 +394,12 @@ impl World {
         if !self.is_alive(number, life) {
             return;
         }
-        self.set_clock(number);
+        self.goes_to_work(number);
         if let Some(running) = &mut self.nodes[number].running {
             running.seal_end();
+        }
+        if self.has_crashed(number) {
+            return;
         }
         // more may wait, and what failed is tried again
         let is_full = self.is_full(number);
@@ -403,11 +420,14 @@ impl World {
         if !self.is_alive(number, life) {
             return;
         }
-        self.set_clock(number);
+        self.goes_to_work(number);
         let reaped = self.nodes[number].parts().reap();
         self.counts.reaped += reaped as u64;
         self.copy_contents(number);
         let said = self.nodes[number].parts().sync_contents();
+        if self.has_crashed(number) {
+            return;
+        }
         if said || reaped > 0 {
             let positions = self.nodes[number].parts().replica.positions();
             self.handle(number, Event::HoldingsChanged(positions));
@@ -448,11 +468,15 @@ impl World {
             let to = self.nodes[fetch.by].parts().repository.clone();
             let from = self.nodes[fetch.from].parts().repository.clone();
             let own = self.nodes[fetch.by].incarnation();
+            self.goes_to_work(fetch.by);
             let pulled = crate::wire::pull(&to, own, &from, breaks_after);
             let is_excused = breaks_after.is_some();
             assert!(pulled.is_ok() || is_excused, "a pull fails: {pulled:?}");
             pulled.is_ok()
         };
+        if self.has_crashed(fetch.by) {
+            return;
+        }
         self.counts.failed_pulls += u64::from(!is_done);
         let delay = match is_done {
             true => self.random.ms(0, 10),
@@ -477,7 +501,8 @@ impl World {
         if self.nodes[number].is_running() {
             return;
         }
-        self.set_clock(number);
+        self.goes_to_work(number);
+        disk::starting(true);
         let seed = self.random.next();
         let archive = Arc::clone(&self.archive);
         let started = self.nodes[number].start(&archive);
@@ -485,7 +510,13 @@ impl World {
         self.log(|| format!("{number} starts"));
         self.check_restarted(number);
         let events = self.nodes[number].boot(seed);
+        disk::starting(false);
+        if self.has_crashed(number) {
+            return;
+        }
+        disk::sync_all(&self.nodes[number].root);
         self.see(number);
+        self.check_power_cut(number);
         for event in events {
             self.handle(number, event);
         }

@@ -97,6 +97,7 @@ pub(super) fn recover(
     if !damage.any && last.boot == boot && !boot.is_empty() {
         return Ok(false);
     }
+    remove_torn(session, path)?;
     let known: BTreeSet<ObjectId> = last
         .authors
         .values()
@@ -119,6 +120,27 @@ pub(super) fn recover(
     files::sync_all(path)?;
     checkpoint(session, path, boot)?;
     Ok(true)
+}
+
+/// Removes loose objects whose bytes are not all there: each would stand in the way of its own content for ever,
+/// since what has a file is not written again. They are few: many are packed, and packs are synced.
+fn remove_torn(session: &Session<'_>, path: &Path) -> Result<()> {
+    let store = gix::odb::loose::Store::at(path.join("objects"), session.git().object_hash());
+    let mut buffer = Vec::new();
+    for id in store.iter() {
+        let id = id.map_err(git("list objects"))?;
+        let is_whole = match store.try_find(&id, &mut buffer) {
+            Ok(Some(object)) => object.verify_checksum(&id).is_ok(),
+            Ok(None) => continue,
+            Err(_) => false,
+        };
+        if !is_whole {
+            let file = store.object_path(&id);
+            tracing::warn!("after a power cut, the object {id} is not whole, and goes");
+            fs::remove_file(&file).map_err(io(format!("remove {}", file.display())))?;
+        }
+    }
+    Ok(())
 }
 
 /// Moves a reference to its author's newest commit that is whole, wherever that is found.

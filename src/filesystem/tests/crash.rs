@@ -187,3 +187,33 @@ fn the_journal_is_compacted_and_still_says_all() {
     assert_eq!(node.shown(), before);
     assert_eq!(node.commit().len(), 42);
 }
+
+/// Found by the simulation: the entry was in the committed tree twice, which other nodes refuse.
+#[test]
+fn a_journal_that_lost_its_end_does_not_bear_again_what_is_committed() {
+    for renamed in [false, true] {
+        let mut node = Node::new();
+        node.write("a", &[1; 100]);
+        let root = node.root.path().to_owned();
+        let journal = std::fs::read(root.join("journal")).unwrap();
+        let staged = std::fs::read_dir(root.join("staging")).unwrap();
+        let staged: Vec<_> = staged.map(|file| file.unwrap().path()).collect();
+        if renamed {
+            node.rename("a", "b", RenameMode::Replace).unwrap();
+        }
+        node.seal_all();
+        node.commit();
+        std::fs::write(root.join("journal"), journal).unwrap();
+        for file in &staged {
+            std::fs::write(file, [1; 100]).unwrap();
+        }
+        node.restart();
+        node.seal_all();
+        node.commit();
+        let expected: &[&str] = if renamed { &["a", "b"] } else { &["a"] };
+        assert_eq!(node.list(""), expected);
+        for name in expected {
+            assert_eq!(node.read(name), [1; 100]);
+        }
+    }
+}

@@ -119,15 +119,31 @@ fn stopped_after_each_write_it_is_before_or_after() {
 /// After a power cut, the reference may be there and any of the objects empty.
 #[test]
 fn after_a_power_cut_the_last_whole_commit_counts() {
+    last_whole_commit_counts(|_| Vec::new());
+}
+
+/// Or half of it is there.
+#[test]
+fn after_a_power_cut_torn_objects_go() {
+    last_whole_commit_counts(|whole| whole[..whole.len() / 2].to_vec());
+}
+
+fn last_whole_commit_counts(leave: impl Fn(&[u8]) -> Vec<u8>) {
     let case = case();
     let writes = writes(&case);
     for (number, broken) in writes.iter().enumerate() {
         let path = case.scratch.path().join(format!("cut{number}"));
         copy(case.after.repository.path(), &path);
+        let whole = fs::read(path.join(broken)).unwrap();
         fs::remove_file(path.join(broken)).unwrap();
-        fs::write(path.join(broken), "").unwrap();
-        let mut node = Node::new(Repository::open_in(&path, "another boot").unwrap(), 1);
         let is_reference = broken.starts_with("refs");
+        let left = match is_reference {
+            // of one block: all or nothing
+            true => Vec::new(),
+            false => leave(&whole),
+        };
+        fs::write(path.join(broken), left).unwrap();
+        let mut node = Node::new(Repository::open_in(&path, "another boot").unwrap(), 1);
         // The newest whole commit is found even where the reference to it is lost.
         let expected = if is_reference {
             &case.after
