@@ -18,12 +18,13 @@ mod oracle;
 mod ports;
 #[path = "../../core/tests/simulation/random.rs"]
 mod random;
+mod report;
 mod scenario;
 mod users;
 mod wire;
 mod world;
 
-use scenario::Report;
+use report::Report;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
