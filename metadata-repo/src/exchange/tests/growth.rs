@@ -268,3 +268,112 @@ fn growth() {
     let last = Repository::open(path).unwrap();
     assert_eq!(last.view(), volume.node.view);
 }
+
+/// How a million entries lie.
+struct Shape {
+    name: &'static str,
+    directories: u32,
+    is_nested: bool,
+    files: u32,
+}
+
+impl Shape {
+    /// Directories: side by side, or each in the one before.
+    fn directories(&self) -> Changes {
+        let directory = |number: u32| {
+            let parent = match number {
+                1.. if self.is_nested => id(number - 1),
+                _ => EntryId::ROOT,
+            };
+            let name = format!("directory {number}");
+            created(placed(parent, name, entry(id(number), Kind::Directory)))
+        };
+        (0..self.directories).map(directory).collect()
+    }
+
+    fn file(&self, number: u32, edit: u32, at: i64) -> (Placed, Vec<u8>) {
+        let (mut placed, info) = file(number, edit, at);
+        placed.parent = id(number % self.directories);
+        (placed, info)
+    }
+
+    fn measure(&self) {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("a");
+        let mut node = Node::create(&path, 1);
+        let first = node.view.tree;
+        let (made, mut directories) = (self.directories(), MemoryTree::new());
+        directories.apply(&made).unwrap();
+        node.author_unmodelled(&made, &directories).unwrap();
+        let start = Instant::now();
+        for some in 0..self.files.div_ceil(100_000) {
+            let numbers = some * 100_000..self.files.min((some + 1) * 100_000);
+            let mut changes = Changes::new();
+            node.infos.clear();
+            for number in numbers {
+                let (after, info) = self.file(number, 1, node.now);
+                let content = content_of_info(&info).unwrap();
+                node.infos.insert(content.info_hash, info);
+                let (id, change) = created(after);
+                changes.push(id, change);
+            }
+            node.author_unmodelled(&changes, &directories).unwrap();
+        }
+        let (bytes, _) = size(&path);
+        println!(
+            "{}: made in {:?}, {bytes} bytes",
+            self.name,
+            start.elapsed()
+        );
+        let mut turn = 0;
+        let commits = median(
+            || {
+                turn += 1;
+                let number = turn * 9973 % self.files;
+                let before = Some(self.file(number, 1, node.now).0);
+                let (after, info) = self.file(number, 2, node.now + 1);
+                let content = content_of_info(&info).unwrap();
+                node.infos = BTreeMap::from([(content.info_hash, info)]);
+                let after = Some(after);
+                let changes = [(random_id(number), Change { before, after })];
+                let changes = changes.into_iter().collect();
+                timed(|| drop(node.author_unmodelled(&changes, &directories).unwrap()))
+            },
+            51,
+        );
+        let each = (size(&path).0 - bytes) / 51;
+        println!("  one-file commit {commits:?}, {each} bytes of new objects");
+        let repository = Repository::open(&path).unwrap();
+        let opens = median(|| timed(|| drop(Repository::open(&path).unwrap())), 5);
+        let tree = node.view.tree;
+        let lists = timed(|| {
+            let top = repository.directory(tree).unwrap();
+            assert!(!top.is_empty());
+        });
+        let all = timed(|| repository.contents(tree, &mut |_, _| {}).unwrap());
+        let diffs = timed(|| drop(repository.diff(first, tree).unwrap()));
+        println!(
+            "  open {opens:?}, list of the root {lists:?}, of all {all:?}, diff with nothing {diffs:?}"
+        );
+        println!("  memory at most {} MiB", memory_peak());
+    }
+}
+
+#[test]
+#[ignore = "long; prints figures"]
+fn a_million_entries() {
+    let shapes = [
+        ("flat", 1, false, 200_000),
+        ("wide", 1000, false, 1_000_000),
+        ("deep", 20, true, 1_000_000),
+    ];
+    for (name, directories, is_nested, files) in shapes {
+        Shape {
+            name,
+            directories,
+            is_nested,
+            files,
+        }
+        .measure();
+    }
+}
