@@ -6,7 +6,7 @@
 //! signature has a fixed length, and whoever changes any byte of it has another commit that is refused.
 
 use delugefs_core::ids::IncarnationId;
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha512};
 
 /// Who signs this node's commits: has the incarnation's ed25519 key, or can ask for signatures with it.
@@ -28,10 +28,7 @@ impl Signer for SigningKey {
     }
 
     fn sign(&self, bytes: &[u8]) -> [u8; 64] {
-        self.try_sign(bytes)
-            .map(|signature| signature.to_bytes())
-            // RFC 8032 has no failure; a port that fails gives what nobody takes for a signature
-            .unwrap_or([0; 64])
+        ed25519_dalek::Signer::sign(self, bytes).to_bytes()
     }
 }
 
@@ -179,7 +176,9 @@ fn key_blob(public_key: &[u8; 32]) -> Vec<u8> {
 /// What the key signs, of a commit in parts.
 fn to_be_signed(commit: &[&[u8]]) -> Vec<u8> {
     let mut hash = Sha512::new();
-    commit.iter().for_each(|part| hash.update(part));
+    for part in commit {
+        hash.update(part);
+    }
     let mut bytes = MAGIC.to_vec();
     for field in [NAMESPACE, b"", HASH, &hash.finalize()] {
         string(&mut bytes, field);

@@ -65,7 +65,7 @@ impl Lie {
     }
 
     /// The lie is refused with this sentence; the honest chain arrives and is shown; nothing is asked for again.
-    fn is_refused(self, what: &str) {
+    fn refused_as(self, what: &str) {
         let pulled = self.pull().unwrap();
         let good = CommitId::from_slice(self.good.as_slice()).unwrap();
         assert_eq!(pulled.moved, [(incarnation(2), good)], "{what}");
@@ -94,7 +94,8 @@ fn unsigned(
     incarnation: IncarnationId,
     sequence: u64,
 ) -> Vec<u8> {
-    let parents: String = parents.iter().map(|id| format!("parent {id}\n")).collect();
+    let parents: Vec<String> = parents.iter().map(|id| format!("parent {id}\n")).collect();
+    let parents = parents.concat();
     let who = "x <x@x> 1700000000 +0000";
     let trailers = format!("Incarnation: {incarnation}\nJournal-Sequence: {sequence}\nFormat: 2\n");
     format!("tree {tree}\n{parents}author {who}\ncommitter {who}\n\nx\n\n{trailers}").into_bytes()
@@ -120,7 +121,7 @@ fn without_a_signature() {
     let lie = Lie::new();
     let head = lie.write(&lie.unsigned(&[lie.good], 1));
     lie.set(incarnation(VICTIM), head);
-    lie.is_refused("it is not signed");
+    lie.refused_as("it is not signed");
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn with_another_key() {
     let lie = Lie::new();
     let head = lie.write(&signed(&lie.unsigned(&[lie.good], 1), &key(4)).unwrap());
     lie.set(incarnation(VICTIM), head);
-    lie.is_refused(&format!("{} has signed it", incarnation(4)));
+    lie.refused_as(&format!("{} has signed it", incarnation(4)));
 }
 
 #[test]
@@ -139,14 +140,14 @@ fn with_the_signature_of_another_commit() {
     let moved = commit.replace("Journal-Sequence: 1", "Journal-Sequence: 2");
     let head = lie.write(moved.as_bytes());
     lie.set(incarnation(VICTIM), head);
-    lie.is_refused("its signature is not of this commit");
+    lie.refused_as("its signature is not of this commit");
 }
 
 #[test]
 fn anothers_commit_as_head() {
     let lie = Lie::new();
     lie.set(incarnation(VICTIM), lie.good);
-    lie.is_refused(&format!("it is a commit of {}", incarnation(2)));
+    lie.refused_as(&format!("it is a commit of {}", incarnation(2)));
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn a_parent_that_its_author_has_not_signed() {
     let forged = lie.write(&signed(&forged, &key(6)).unwrap());
     let head = lie.write(&signed(&lie.unsigned(&[forged], 1), &key(VICTIM)).unwrap());
     lie.set(incarnation(VICTIM), head);
-    lie.is_refused(&format!("commit {forged}"));
+    lie.refused_as(&format!("commit {forged}"));
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn a_merge_as_head_or_as_parent() {
             head = lie.write(&signed(&lie.unsigned(&[head], 1), &key(VICTIM)).unwrap());
         }
         lie.set(incarnation(VICTIM), head);
-        lie.is_refused("it has no author");
+        lie.refused_as("it has no author");
     }
 }
 
@@ -221,7 +222,7 @@ fn another_volumes_history() {
     let root = lie.write(&root);
     let head = lie.write(&signed(&lie.unsigned(&[root], 1), &key(VICTIM)).unwrap());
     lie.set(incarnation(VICTIM), head);
-    lie.is_refused(&format!("commit {root}"));
+    lie.refused_as(&format!("commit {root}"));
 }
 
 #[test]
@@ -238,7 +239,7 @@ fn huge_signatures() {
             let error = lie.pull().unwrap_err().to_string();
             assert_eq!(error, "more than 1048576 bytes in a commit");
         } else {
-            lie.is_refused("its signature is not written as this program writes one");
+            lie.refused_as("its signature is not written as this program writes one");
         }
     }
 }

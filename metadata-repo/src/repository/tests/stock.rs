@@ -144,11 +144,11 @@ fn stock_git_verifies_the_signatures() {
     let options = crate::exchange::PullOptions::default();
     crate::exchange::tests::exchange_with(&one.repository, &two.repository, &options).unwrap();
     one.refresh();
-    let signers: String = (one.repository.signers().unwrap().into_iter())
+    let signers: Vec<String> = (one.repository.signers().unwrap().into_iter())
         .map(|(author, key)| format!("{author}@delugefs.invalid namespaces=\"git\" {key}\n"))
         .collect();
     let allowed = scratch.path().join("allowed_signers");
-    std::fs::write(&allowed, signers).unwrap();
+    std::fs::write(&allowed, signers.concat()).unwrap();
     let clone = scratch.path().join("clone");
     let (from, to) = (one.repository.path(), clone.to_str().unwrap());
     git(scratch.path(), &["clone", "-q", from.to_str().unwrap(), to]);
