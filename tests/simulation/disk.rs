@@ -335,9 +335,12 @@ impl Image {
         let mut made: BTreeMap<u64, PathBuf> = BTreeMap::new();
         for kept in self.files {
             if let Some(first) = made.get(&kept.inode) {
+                fs::create_dir_all(kept.path.parent().expect("below the root")).unwrap();
                 fs::hard_link(first, &kept.path).unwrap();
                 continue;
             }
+            // a directory that has gone since comes back with what was in it
+            fs::create_dir_all(kept.path.parent().expect("below the root")).unwrap();
             fs::write(&kept.path, &kept.bytes).unwrap();
             let file = File::options().append(true).open(&kept.path).unwrap();
             file.set_modified(kept.modified).unwrap();
