@@ -29,6 +29,9 @@ pub const LOG_CONTENTS_MAX: usize = 1 << 24;
 /// Logs of one volume: every incarnation that ever was.
 pub const LOGS_MAX: usize = 4096;
 
+/// Positions from here on are nobody's: more records than a disk will ever make.
+pub const POSITION_MAX: u64 = 1 << 60;
+
 /// What became of one content on one disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -154,6 +157,18 @@ impl Log {
             from,
             records: vec![record],
         })
+    }
+
+    /// Goes on behind what others claim to have heard of this log, and answers whether it had to: this disk was restored
+    /// from an older copy, or someone lies. Either way everyone then gets a snapshot of what is true. A claim beyond
+    /// [`POSITION_MAX`] is no claim.
+    pub fn leap(&mut self, heard: u64) -> bool {
+        if heard <= self.position() || heard >= POSITION_MAX {
+            return false;
+        }
+        self.first = heard + 1;
+        self.tail.clear();
+        true
     }
 
     /// What a node that has `wanted` is to be given next: records, or a page when they are gone here.
@@ -351,6 +366,12 @@ impl Holdings {
             self.reindex(record.content, number, record.operation == Operation::Held);
         }
         Ok(pushed)
+    }
+
+    /// Lets a log (our own) go on behind what others have heard of it: see [`Log::leap`].
+    pub fn leap(&mut self, incarnation: IncarnationId, heard: u64) -> Result<bool, HoldingsError> {
+        self.number(incarnation)?;
+        Ok(self.logs.entry(incarnation).or_default().leap(heard))
     }
 
     /// Takes a part of someone's log, from whomever it came. A node never does so for its own incarnation:

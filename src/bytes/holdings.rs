@@ -153,6 +153,15 @@ impl HoldingsFiles {
             .map_err(|source| HoldingsFileError::Io { path, source })
     }
 
+    /// Lets our own log go on behind what others have heard of it. Answers whether it had to.
+    pub fn leap(&mut self, heard: u64) -> Result<bool, HoldingsFileError> {
+        let leaps = self.holdings.leap(self.own, heard)?;
+        if leaps {
+            self.rewrite(self.own)?;
+        }
+        Ok(leaps)
+    }
+
     /// Takes a batch of another incarnation's log.
     pub fn apply(
         &mut self,
@@ -289,6 +298,23 @@ mod tests {
             assert!(files.holdings().holds(OWN, &hash(2)));
             assert!(!files.holdings().holds(OWN, &hash(1)));
         }
+    }
+
+    #[test]
+    fn a_log_that_others_know_more_of_goes_on_behind_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = open(folder.path(), OWN);
+        files
+            .push([(Operation::Held, hash(1))].into_iter())
+            .unwrap();
+        assert!(files.leap(40).unwrap());
+        files
+            .push([(Operation::Held, hash(2))].into_iter())
+            .unwrap();
+        drop(files);
+        let files = open(folder.path(), OWN);
+        assert_eq!(files.holdings().positions()[&OWN], 42);
+        assert!(files.holdings().holds(OWN, &hash(1)) && files.holdings().holds(OWN, &hash(2)));
     }
 
     #[test]

@@ -262,6 +262,14 @@ impl Replica {
         self.look_at(contents.iter().copied());
     }
 
+    /// Says anew what is held, where others have heard more of this disk than it has said. Answers whether they had.
+    pub fn leap(&self, heard: u64) -> bool {
+        lock(&self.holdings).leap(heard).unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            false
+        })
+    }
+
     // ---- what the replicator and the reaper look at ----
 
     /// These may need copies, or need them no more.

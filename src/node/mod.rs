@@ -126,6 +126,7 @@ async fn live(
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
     tokio::spawn(upkeep::tell_of_vain_waits(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
+    tokio::spawn(upkeep::stay_ahead(Arc::clone(&shared)));
     let packing = tokio::spawn(upkeep::pack_names(Arc::clone(&shared)));
     match shared.file.standing {
         Standing::Creating => own_the_root(&shared)?,

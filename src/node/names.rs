@@ -294,12 +294,13 @@ pub(super) fn suspect(shared: &Arc<Shared>, peer: NodeId, evidence: Evidence) {
                 }
             });
         }
-        Evidence::Holdings(seen) => {
-            let positions = shared.replica.positions();
-            let own = positions.get(&shared.incarnation());
-            if own.is_none_or(|position| *position < seen) {
-                restored(shared, &label(shared, peer));
-            }
+        Evidence::Holdings(heard) => {
+            // a claim, which anyone can make: no reason to stop, but one to say anew what is held
+            shared.heard.send_if_modified(|known| {
+                let is_news = *known < heard;
+                *known = heard.max(*known);
+                is_news
+            });
         }
     }
 }

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Where invalidations go: the mount's notifier, or nowhere for a storage node.
@@ -64,6 +64,8 @@ pub(super) struct Shared {
     pub(super) publishing: Publishing,
     /// Commits made for each author whose chain was found to fork, since this process started.
     pub(super) witnessed: Mutex<BTreeMap<IncarnationId, u32>>,
+    /// The highest position that anyone claims to know of this node's holdings log.
+    pub(super) heard: watch::Sender<u64>,
     pub(super) started: Instant,
 }
 

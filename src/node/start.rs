@@ -30,7 +30,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// A content that nobody reads or fetches keeps its file and connections for so long: a tree of small files is
@@ -108,6 +108,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         troubles: Troubles::default(),
         publishing,
         witnessed: Mutex::default(),
+        heard: watch::Sender::new(0),
         started: Instant::now(),
         options,
         layout,

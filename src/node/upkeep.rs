@@ -42,6 +42,9 @@ const MEMBERS_GATHER: Duration = Duration::from_millis(500);
 /// How often the members are written down and told to others also without news: when each was last connected.
 const MEMBERS_EVERY: Duration = Duration::from_mins(1);
 
+/// How often, at most, what is held is said anew because of what others claim.
+const LEAP_EVERY: Duration = Duration::from_mins(1);
+
 /// Makes complete contents durable, then tells of them: nobody counts on bytes that a power cut may take.
 pub(super) async fn sync_contents(shared: Arc<Shared>) {
     let copied = Arc::new(Mutex::new(Copied::default()));
@@ -105,6 +108,31 @@ fn sources(shared: &Shared, content: &InfoHash) -> Vec<String> {
     let nodes = holder_nodes(&shared.replica, &members, content).into_iter();
     let connected = nodes.filter_map(|node| members.get(node).filter(|m| m.address.is_some()));
     connected.map(|member| member.label.clone()).collect()
+}
+
+/// Says anew what this disk holds when others have heard more of it than it has said: it was restored from an older
+/// copy, or someone lies. Rarely, since it costs a whole log, and a claim costs a liar nothing.
+pub(super) async fn stay_ahead(shared: Arc<Shared>) {
+    let mut heard = shared.heard.subscribe();
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            changed = heard.changed() => if changed.is_err() { return },
+        }
+        let (worker, position) = (Arc::clone(&shared), *heard.borrow_and_update());
+        let leap = move || worker.replica.leap(position);
+        if let Ok(true) = tokio::task::spawn_blocking(leap).await {
+            tracing::warn!(
+                "others have heard more of what this disk holds than it has said; it says so anew"
+            );
+            let positions = shared.replica.positions();
+            shared.tell(Input::Holdings(positions)).await;
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = sleep(LEAP_EVERY) => {}
+        }
+    }
 }
 
 /// Lets go of what has expired, and tells others how much room there is.

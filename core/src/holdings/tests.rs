@@ -234,6 +234,24 @@ fn record() -> impl Strategy<Value = Record> {
     })
 }
 
+#[test]
+fn who_heard_more_than_there_is_gets_what_is_true() {
+    let mut own = Log::new();
+    (1..=5).for_each(|number| drop(own.push(held(number))));
+    let mut peer = own.clone();
+    peer.apply(&Batch::Records {
+        from: 5,
+        records: vec![held(6), dropped(1)],
+    })
+    .unwrap();
+    assert!(own.leap(peer.position()));
+    assert!(!own.leap(peer.position()));
+    own.push(held(7));
+    catch_up(&mut peer, &own);
+    assert_eq!(peer.held(), own.held());
+    assert!(!own.leap(u64::MAX) && !own.leap(POSITION_MAX));
+}
+
 proptest! {
     #[test]
     fn any_bytes_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
