@@ -14,6 +14,7 @@ pub mod merge;
 pub mod name;
 pub mod past;
 pub mod plan;
+pub mod scrub;
 pub mod settings;
 pub mod sync;
 pub mod time;
