@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use delugefs::cli::{Arguments, Command, NodeArguments, Select, UsageError, background};
+use delugefs::cli::{Arguments, Command, NodeArguments, Select, UsageError, background, scrub};
 use delugefs::control::{self, Request, SettingsReport, SignersReport, StatusReport, WhereReport};
 use delugefs::node;
 use std::fmt::Display;
@@ -13,14 +13,17 @@ use tracing_subscriber::EnvFilter;
 /// Exit status for a command line that cannot be understood, as clap has it.
 const USAGE_ERROR: u8 = 2;
 
+/// Exit status of a scrub after which something on the disk is still damaged.
+const DAMAGE_REMAINS: u8 = 3;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Some(command) => tell(command),
-        None => start(&arguments.node),
+        None => start(&arguments.node).map(|()| ExitCode::SUCCESS),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("delugefs: {}", sentence(&error));
             match error.downcast_ref::<UsageError>() {
@@ -79,7 +82,19 @@ fn log_to_stderr(level: &str, to_file: bool) -> Result<()> {
 }
 
 /// Says something to a running node and prints what it answers.
-fn tell(command: &Command) -> Result<()> {
+fn tell(command: &Command) -> Result<ExitCode> {
+    if let Command::Scrub(arguments) = command {
+        let report = scrub(&root(&arguments.node)?)?;
+        print(&report, arguments.json)?;
+        return Ok(match report.damaged_contents {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::from(DAMAGE_REMAINS),
+        });
+    }
+    ask(command).map(|()| ExitCode::SUCCESS)
+}
+
+fn ask(command: &Command) -> Result<()> {
     match command {
         Command::Status(status) => {
             let report: StatusReport = control::ask(&root(&status.node)?, &Request::Status)?;
@@ -106,6 +121,7 @@ fn tell(command: &Command) -> Result<()> {
             let report: SettingsReport = control::ask(&root, &request)?;
             print(&report, false)
         }
+        Command::Scrub(_) => Ok(()),
         Command::Stop(stop) => {
             let root = std::path::absolute(&stop.root)?;
             control::ask(&root, &Request::Stop).map_err(Into::into)

@@ -47,12 +47,13 @@ pub enum Step {
     Suspect(Suspect),
     /// List held contents in ascending order, after this one or from the first; tell [`Scrub::listed`].
     List(Option<InfoHash>),
-    /// Check a content; tell [`Scrub::checked`], and [`Scrub::found`] if it is damaged.
+    /// Check a content, at [`Scrub::rate`]; tell [`Scrub::read`] and [`Scrub::checked`], and [`Scrub::found`] if it is
+    /// damaged.
     Check {
         /// Which.
         content: InfoHash,
-        /// Bytes per second at most.
-        rate: u64,
+        /// From this piece on: those before it were read by an earlier process.
+        from: u32,
     },
     /// Nothing is due for so long.
     Rest(Duration),
@@ -71,6 +72,8 @@ pub struct Pass {
     pub finished: Option<u64>,
     /// The last content that was checked.
     pub after: Option<InfoHash>,
+    /// What is being read of the next one: up to before this piece.
+    pub within: Option<(InfoHash, u32)>,
     /// Contents checked.
     pub contents: u64,
     /// Bytes read.
@@ -111,6 +114,8 @@ pub struct Damage {
 pub struct Scrub {
     pass: Pass,
     listed: VecDeque<InfoHash>,
+    /// What the last step was about.
+    checking: Option<InfoHash>,
     suspects: VecDeque<Suspect>,
     damaged: BTreeMap<InfoHash, Damage>,
 }
@@ -160,9 +165,14 @@ impl Scrub {
         room
     }
 
-    /// What is to be done now, while so many bytes are held.
-    pub fn next(&mut self, now: u64, held_bytes: u64) -> Step {
-        if let Some(suspect) = self.suspects.pop_front() {
+    /// Takes a suspect: they need not wait until a large content is read.
+    pub fn take_suspect(&mut self) -> Option<Suspect> {
+        self.suspects.pop_front()
+    }
+
+    /// What is to be done now.
+    pub fn next(&mut self, now: u64) -> Step {
+        if let Some(suspect) = self.take_suspect() {
             return Step::Suspect(suspect);
         }
         if !self.is_running() {
@@ -171,10 +181,14 @@ impl Scrub {
                 rest => return Step::Rest(rest),
             }
         }
-        match self.listed.pop_front() {
+        self.checking = self.listed.pop_front();
+        match self.checking {
             Some(content) => Step::Check {
                 content,
-                rate: self.rate(held_bytes),
+                from: match self.pass.within {
+                    Some((within, piece)) if within == content => piece,
+                    _ => 0,
+                },
             },
             None => Step::List(self.pass.after),
         }
@@ -188,19 +202,25 @@ impl Scrub {
         self.listed = contents.into();
     }
 
-    /// The pass is past a content, of which so many bytes were read; `None`: it could not be checked.
-    pub fn checked(&mut self, content: InfoHash, bytes: Option<u64>) {
-        if self.pass.after.is_some_and(|after| content <= after) {
+    /// So many bytes more were read of a content, up to before this piece.
+    pub fn read(&mut self, content: InfoHash, piece: u32, bytes: u64) {
+        if self.checking == Some(content) {
+            self.pass.within = Some((content, piece));
+            self.pass.bytes += bytes;
+        }
+    }
+
+    /// The pass is past a content, which was checked or could not be.
+    pub fn checked(&mut self, content: InfoHash, was_read: bool) {
+        if self.checking.take() != Some(content) {
             // a pass has begun meanwhile, and comes here again
             return;
         }
         self.pass.after = Some(content);
-        match bytes {
-            Some(bytes) => {
-                self.pass.contents += 1;
-                self.pass.bytes += bytes;
-            }
-            None => self.pass.unchecked += 1,
+        self.pass.within = None;
+        match was_read {
+            true => self.pass.contents += 1,
+            false => self.pass.unchecked += 1,
         }
     }
 
@@ -230,13 +250,6 @@ impl Scrub {
         }
     }
 
-    /// Disks have come or gone: what waits is to be tried again.
-    pub fn retry(&mut self) {
-        let all = self.damaged.values_mut();
-        let waiting = all.filter(|damage| damage.repair == Repair::Waiting);
-        waiting.for_each(|damage| damage.repair = Repair::Due);
-    }
-
     /// It is whole again. What was damaged of it, if that was known.
     pub fn repaired(&mut self, content: &InfoHash) -> Option<Damage> {
         let damage = self.damaged.remove(content)?;
@@ -251,6 +264,7 @@ impl Scrub {
 
     fn begin(&mut self, now: u64, asked: bool) {
         self.listed.clear();
+        self.checking = None;
         self.pass = Pass {
             number: self.pass.number + 1,
             asked,
@@ -270,8 +284,9 @@ impl Scrub {
         })
     }
 
-    fn rate(&self, held_bytes: u64) -> u64 {
-        if self.pass.asked {
+    /// Bytes per second at most, while so many bytes are held.
+    pub fn rate(&self, held_bytes: u64) -> u64 {
+        if self.pass.asked && self.is_running() {
             return RATE_MAX;
         }
         let time = INTERVAL.as_secs() / PART_OF_INTERVAL;

@@ -2,8 +2,10 @@
 //! what to let go.
 
 pub mod catalogue;
+pub mod damage;
 pub mod holdings;
 pub mod ports;
 pub mod replica;
 pub mod retention;
 mod room;
+pub mod scrubber;

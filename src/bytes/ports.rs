@@ -9,7 +9,7 @@ use crate::sync_ext::lock;
 use bytes::Bytes;
 use delugefs_core::entry::ContentRef;
 use delugefs_core::ids::{InfoHash, NodeId};
-use delugefs_torrent::metainfo::Info;
+use delugefs_torrent::metainfo::{Info, piece_length};
 use delugefs_torrent::store::{State, StoreError};
 use delugefs_torrent::swarm::{
     self, Connector, PeerSource, PieceWritten, ReadError, Reader, Standing, Storage, StoredContent,
@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -27,11 +28,27 @@ pub struct Bytewise(pub Arc<Replica>);
 
 impl Contents for Bytewise {
     fn local(&self, content: &ContentRef) -> Result<Option<File>, FsError> {
-        match self.0.store.open_content(&content.info_hash) {
-            Ok(file) => Ok(Some(file)),
+        let replica = &self.0;
+        match replica.store.open_content(&content.info_hash) {
+            Ok(file) if file.metadata()?.len() == content.length => Ok(Some(file)),
+            Ok(_) => {
+                replica.scrub.suspect(content.info_hash, None);
+                Ok(None)
+            }
             Err(StoreError::NotComplete(_)) => Ok(None),
             Err(error) => Err(fs_error(&error)),
         }
+    }
+
+    fn reread(&self, content: ContentRef, bytes: Range<u64>) -> BoxFuture<'static, ()> {
+        let replica = Arc::clone(&self.0);
+        let piece = u64::from(piece_length(content.length));
+        let pieces = (bytes.start / piece) as u32..bytes.end.div_ceil(piece) as u32;
+        let check = move || replica.recheck(&content.info_hash, Some(pieces), &mut |_, _| true);
+        Box::pin(async move {
+            // what it has come to shows in the read that follows
+            let _ = tokio::task::spawn_blocking(check).await;
+        })
     }
 
     fn reader(&self, content: ContentRef) -> Result<Arc<dyn ContentReader>, FsError> {
@@ -102,19 +119,34 @@ impl ContentReader for Arriving {
         let cell = Arc::clone(&self.reader);
         Box::pin(async move {
             if cell.get().is_none() {
-                let found = reader(replica, content.info_hash).await?;
+                let found = reader(Arc::clone(&replica), content.info_hash).await?;
                 // whoever was first: both read the same
                 let _ = cell.set(found);
             }
             let reader = cell.get().ok_or(FsError::Unavailable)?;
-            reader.read(offset, length).await.map_err(read_error)
+            match reader.read(offset, length).await {
+                Err(ReadError::Io(kind, text)) => {
+                    tracing::warn!("reading {} has failed: {kind}: {text}", content.info_hash);
+                    let bytes = offset..content.length.min(offset + length as u64);
+                    Bytewise(replica).reread(content, bytes).await;
+                    reader.read(offset, length).await.map_err(read_error)
+                }
+                read => read.map_err(read_error),
+            }
         })
     }
 }
 
 async fn reader(replica: Arc<Replica>, info_hash: InfoHash) -> Result<Reader, FsError> {
     let source = Arc::clone(&replica);
-    let read = tokio::task::spawn_blocking(move || source.info(&info_hash)).await;
+    let look = move || {
+        let is_here = source.store.state(&info_hash) == State::Complete;
+        if !is_here && source.claims(&info_hash) {
+            source.scrub.suspect(info_hash, None);
+        }
+        source.info(&info_hash)
+    };
+    let read = tokio::task::spawn_blocking(look).await;
     let info = read
         .map_err(|_| FsError::Unavailable)?
         .map_err(|error| FsError::Damaged(error.to_string()))?;
@@ -161,6 +193,20 @@ impl PeerSource for Holders {
 
     fn waited_in_vain(&self, info_hash: &InfoHash) {
         self.replica.waited_in_vain(*info_hash);
+    }
+
+    fn read_failed(&self, info_hash: &InfoHash) {
+        self.replica.scrub.suspect(*info_hash, None);
+    }
+
+    fn sent_wrong(&self, info_hash: &InfoHash, piece: u32, address: SocketAddr) {
+        let members = lock(&self.members);
+        let sender = members
+            .iter()
+            .find(|(_, member)| member.address == Some(address));
+        if let Some((node, _)) = sender {
+            self.replica.scrub.complain((node, *info_hash, piece));
+        }
     }
 
     fn info(&self, info_hash: &InfoHash) -> Option<Info> {

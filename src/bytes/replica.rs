@@ -5,6 +5,7 @@ use super::catalogue::{Catalogue, Known};
 use super::holdings::HoldingsFiles;
 use super::retention::Retention;
 use super::room::Room;
+use super::scrubber::Scrubber;
 use crate::filesystem::Space;
 use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
@@ -13,11 +14,12 @@ use delugefs_core::holdings::{Applied, Operation, Wanted, codec};
 use delugefs_core::ids::{BlobId, EntryId, IncarnationId, InfoHash, TreeId};
 use delugefs_core::sync::Positions;
 use delugefs_metadata_repo::Repository;
-use delugefs_torrent::metainfo::Info;
+use delugefs_torrent::metainfo::{Info, piece_length};
 use delugefs_torrent::store::{ContentStore, State};
 use delugefs_torrent::swarm::Swarm;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -53,6 +55,10 @@ pub struct Replica {
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
     durable: Mutex<BTreeSet<InfoHash>>,
+    /// Contents whose files this node said it has, and which are gone or incomplete at the start.
+    missing: Mutex<BTreeSet<InfoHash>>,
+    /// What is read again, and what was found damaged.
+    pub scrub: Scrubber,
     room: Room,
     vain: Mutex<BTreeSet<InfoHash>>,
     /// There is something to replicate, perhaps.
@@ -73,8 +79,13 @@ impl Replica {
     ) -> io::Result<Self> {
         let mut holdings = HoldingsFiles::open(&root.join("holdings"), own)?;
         let complete = store.list().into_iter().filter(|held| held.complete);
-        let held = complete.map(|held| held.content.info_hash).collect();
-        holdings.set_own(&held).map_err(io::Error::other)?;
+        let held: BTreeSet<_> = complete.map(|held| held.content.info_hash).collect();
+        let mut missing: BTreeSet<_> = holdings
+            .set_own(&held)
+            .map_err(io::Error::other)?
+            .into_iter()
+            .collect();
+        missing.retain(|content| !held.contains(content));
         Ok(Self {
             store,
             repository,
@@ -86,6 +97,8 @@ impl Replica {
             subjects: Mutex::default(),
             completed: Mutex::default(),
             durable: Mutex::default(),
+            missing: Mutex::new(missing),
+            scrub: Scrubber::open(root)?,
             room: Room::new(root),
             vain: Mutex::default(),
             wants_look: Notify::new(),
@@ -118,10 +131,20 @@ impl Replica {
         let mut retention = lock(&self.retention);
         for held in self.store.list() {
             let info_hash = held.content.info_hash;
-            note(match catalogue.get(&info_hash) {
+            let known = catalogue.get(&info_hash);
+            if known.is_some_and(|known| held.complete && known.length != held.content.length) {
+                self.scrub.suspect(info_hash, None);
+            }
+            note(match known {
                 Some(_) => retention.forget(&info_hash),
                 None => retention.died(info_hash, now, None),
             });
+        }
+        for content in std::mem::take(&mut *lock(&self.missing)) {
+            if let Some(known) = catalogue.get(&content) {
+                let pieces = known.length.div_ceil(piece_length(known.length).into());
+                self.scrub.found(content, pieces as u32, now);
+            }
         }
         *lock(&self.catalogue) = catalogue;
         self.look_at_all();
@@ -202,6 +225,24 @@ impl Replica {
             .holdings()
             .log(self.own)
             .map_or(0, |log| log.held().len())
+    }
+
+    /// Whether this node says that it holds a content.
+    pub fn claims(&self, info_hash: &InfoHash) -> bool {
+        let holdings = lock(&self.holdings);
+        let own = holdings.holdings().log(self.own);
+        own.is_some_and(|log| log.held().contains(info_hash))
+    }
+
+    /// Contents that this node says it holds, in ascending order, after one of them or from the first.
+    pub fn held_after(&self, after: Option<InfoHash>, most: usize) -> Vec<InfoHash> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let holdings = lock(&self.holdings);
+        let Some(own) = holdings.holdings().log(self.own) else {
+            return Vec::new();
+        };
+        let later = own.held().range((from, Bound::Unbounded));
+        later.take(most).copied().collect()
     }
 
     /// How far each log is known.

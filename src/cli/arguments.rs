@@ -92,6 +92,8 @@ pub enum Command {
     Signers(SignersArguments),
     /// Show or change the volume's settings
     Set(SetArguments),
+    /// Read all that a disk holds again, and repair what is damaged
+    Scrub(ScrubArguments),
     /// Finish what is under way, unmount and stop a node
     Stop(StopArguments),
 }
@@ -151,6 +153,17 @@ pub struct SetArguments {
     pub key: Option<String>,
     /// The new value, e.g. 3, 24h, 4096
     pub value: Option<String>,
+}
+
+/// `delugefs scrub`: ends with status 0 if nothing remains damaged, 3 if something does
+#[derive(Debug, Args)]
+pub struct ScrubArguments {
+    /// Which node.
+    #[command(flatten)]
+    pub node: Select,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `delugefs stop`

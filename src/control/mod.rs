@@ -5,6 +5,7 @@
 mod client;
 mod mounts;
 mod reports;
+mod scrubs;
 mod server;
 
 pub use client::{ControlError, ask, mount_of, root_of_mount};
@@ -13,6 +14,7 @@ pub use reports::{
     ContentReport, FetchReport, HolderReport, NodeReport, PeerReport, SettingsReport, SignerReport,
     SignersReport, SpaceReport, StatusReport, VolumeReport, WhereReport,
 };
+pub use scrubs::{DamageReport, RepairReport, ScrubReport};
 pub use server::{Answer, ControlServer, Handle};
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,10 @@ pub enum Request {
         /// The value, with unit.
         value: String,
     },
+    /// Read everything on the disk again now, at full speed.
+    Scrub,
+    /// How far that is.
+    ScrubProgress,
     /// Finish what is under way, unmount, end.
     Stop,
 }

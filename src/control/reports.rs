@@ -1,5 +1,6 @@
 //! What a node tells about itself: printed for people, or as JSON with `--json`.
 
+use super::scrubs::{DamageReport, ScrubReport};
 use crate::cli::units::show_size;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -17,6 +18,8 @@ pub struct StatusReport {
     pub space: SpaceReport,
     /// What is under way.
     pub contents: ContentReport,
+    /// What was read again, and what is damaged.
+    pub scrub: ScrubReport,
     /// Why this node is read-only until it is started again, if it is.
     #[serde(default)]
     pub read_only: Option<String>,
@@ -148,6 +151,8 @@ pub struct WhereReport {
     pub info_hash: Option<String>,
     /// Bytes that are on this disk.
     pub here: u64,
+    /// What is damaged of it on this disk.
+    pub damage: Option<DamageReport>,
     /// The nodes that hold it whole.
     pub holders: Vec<HolderReport>,
 }
@@ -204,6 +209,7 @@ impl fmt::Display for StatusReport {
             let (have, length) = (show_size(fetch.have), show_size(fetch.length));
             writeln!(f, "fetching  {} ({have} of {length})", fetch.info_hash)?;
         }
+        write!(f, "{}", self.scrub)?;
         for peer in &self.peers {
             let state = if peer.connected {
                 "connected"
@@ -233,6 +239,9 @@ impl fmt::Display for WhereReport {
                     show_size(self.here),
                     show_size(self.length)
                 )?;
+                if let Some(damage) = &self.damage {
+                    writeln!(f, "damaged   {damage}")?;
+                }
                 for holder in &self.holders {
                     let state = if holder.connected {
                         "connected"

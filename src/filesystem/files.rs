@@ -5,7 +5,7 @@ use super::open::touch;
 use super::state::State;
 use super::{Allocation, Answer, ContentReader, Filesystem, FsError, HandleId, Inode, Whence};
 use bytes::{Bytes, BytesMut};
-use delugefs_core::entry::Content;
+use delugefs_core::entry::{Content, ContentRef};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
@@ -22,6 +22,8 @@ const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 /// Where a handle's bytes are at this moment.
 enum Backing {
     File(Arc<File>),
+    /// The file of a complete content.
+    Content(Arc<File>, ContentRef),
     Inline(Bytes),
     Reader(Arc<dyn ContentReader>, u64),
 }
@@ -38,6 +40,7 @@ impl Filesystem {
         let backing = self.lock().readable(handle)?;
         match backing {
             Backing::File(file) => Ok(Answer::Ready(read_file(&file, offset, length)?)),
+            Backing::Content(file, content) => self.read_content(&file, content, offset, length),
             Backing::Inline(bytes) => Ok(Answer::Ready(slice(&bytes, offset, length))),
             Backing::Reader(reader, size) => {
                 let length = size.saturating_sub(offset).min(length as u64) as usize;
@@ -47,6 +50,28 @@ impl Filesystem {
                 Ok(Answer::Later(Box::pin(read_whole(reader, offset, length))))
             }
         }
+    }
+
+    /// What the disk cannot give is fetched from elsewhere.
+    fn read_content(
+        &self,
+        file: &File,
+        content: ContentRef,
+        offset: u64,
+        length: usize,
+    ) -> Result<Answer<Bytes>, FsError> {
+        let length = content.length.saturating_sub(offset).min(length as u64) as usize;
+        match read_file(file, offset, length) {
+            Ok(bytes) if bytes.len() == length => return Ok(Answer::Ready(bytes)),
+            Ok(_) => tracing::warn!("content {} ends too early on this disk", content.info_hash),
+            Err(error) => tracing::warn!("reading {} has failed: {error}", content.info_hash),
+        }
+        let contents = Arc::clone(&self.lock().ports.contents);
+        Ok(Answer::Later(Box::pin(async move {
+            let bytes = offset..offset + length as u64;
+            contents.reread(content, bytes).await;
+            read_whole(contents.reader(content)?, offset, length).await
+        })))
     }
 
     /// `pwrite`; with `O_APPEND` at the end, wherever `offset` is. All or nothing but for a full disk.
@@ -122,7 +147,7 @@ impl Filesystem {
         if offset >= size {
             return Err(FsError::NoData);
         }
-        let Backing::File(file) = backing else {
+        let (Backing::File(file) | Backing::Content(file, _)) = backing else {
             return Ok(if whence == Whence::Data { offset } else { size });
         };
         let from = match whence {
@@ -166,7 +191,11 @@ impl State {
         let node = self.names.node(inode)?;
         let body = node.file().ok_or(FsError::Invalid)?;
         if let Some(file) = &body.backing {
-            return Ok(Backing::File(Arc::clone(file)));
+            let file = Arc::clone(file);
+            return Ok(match (node.content(), &body.staged) {
+                (Some(Content::Swarm(content)), None) => Backing::Content(file, *content),
+                _ => Backing::File(file),
+            });
         }
         match (node.content(), &body.reader) {
             (Some(Content::Inline(bytes)), _) => Ok(Backing::Inline(Bytes::copy_from_slice(bytes))),

@@ -6,9 +6,11 @@ use super::namespace::is_file;
 use super::staging::{Nonce, Phase, Staged, mark_unwritten};
 use super::state::{Plan, State, Target};
 use super::{
-    Answer, Caller, ContentReader, Filesystem, FsError, HandleId, Inode, OpenFlags, Opened, Stat,
+    Answer, Caller, ContentReader, Filesystem, FsError, HandleId, Inode, Invalidation, OpenFlags,
+    Opened, Stat,
 };
 use delugefs_core::entry::{Content, ContentRef, File as FileEntry, Kind};
+use delugefs_core::ids::InfoHash;
 use delugefs_core::time::Timestamp;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -189,6 +191,38 @@ impl Filesystem {
         finish_copy(&copied.file, content)?;
         copied.content = content;
         Ok(copied)
+    }
+
+    /// The file of a content is not to be read any more: it is damaged. Names of it get new inodes, whose bytes come from
+    /// wherever they are right; what the kernel reads past us through handles that are open now, it goes on reading.
+    /// Answers what the kernel is to forget.
+    pub fn forget_file(&self, info_hash: &InfoHash) -> Vec<Invalidation> {
+        let mut state = self.lock();
+        let of_content = |node: &Node| match node.content() {
+            Some(Content::Swarm(content)) => content.info_hash == *info_hash,
+            _ => false,
+        };
+        let shown = |node: &Node| node.staged().is_none() && (node.handles > 0 || node.lookups > 0);
+        let all = state.names.iter();
+        let inodes: Vec<Inode> = all
+            .filter(|(_, node)| of_content(node) && shown(node))
+            .map(|(inode, _)| inode)
+            .collect();
+        let mut invalid = Vec::new();
+        for inode in inodes {
+            if let Ok(node) = state.names.node_mut(inode) {
+                let place = node.place.clone();
+                if let Some(body) = node.file_mut() {
+                    body.backing = None;
+                }
+                invalid.extend(place.map(|(parent, name)| Invalidation::Entry {
+                    parent,
+                    name: name.as_bytes().to_vec(),
+                }));
+            }
+            state.renumber(inode);
+        }
+        invalid
     }
 
     /// Gives the entry of an inode a new inode number; open handles keep the old inode and its bytes. For

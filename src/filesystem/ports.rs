@@ -10,6 +10,7 @@ use delugefs_core::name::Name;
 use delugefs_core::time::Timestamp;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -52,6 +53,11 @@ pub trait Contents: Send + Sync {
     fn local(&self, content: &ContentRef) -> Result<Option<File>, FsError>;
     /// A reader over a content that is not wholly here. Must not wait.
     fn reader(&self, content: ContentRef) -> Result<Arc<dyn ContentReader>, FsError>;
+    /// Reading these bytes of a content's file has failed, or ended early: looks what is wrong, so that afterwards a
+    /// [`Contents::reader`] gives the right ones, or none.
+    fn reread(&self, _content: ContentRef, _bytes: Range<u64>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
     /// Hashes a staging file and takes it over: afterwards it is gone from `staged`, and complete here.
     /// On an error it is still at `staged`. Takes its time; never called under a lock.
     fn seal(&self, staged: &Path) -> Result<Sealed, FsError>;

@@ -46,7 +46,7 @@ pub const SITE_BYTES_MAX: usize = 64;
 pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// The newest type that is known here.
-const TYPE_MAX: u8 = 16;
+const TYPE_MAX: u8 = 17;
 
 /// A message that cannot be sent: a list or text is over its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +95,11 @@ pub fn encode(message: &Message) -> Result<Bytes, TooLarge> {
         Message::Goodbye { reason } => out.sentence(14, reason),
         Message::Problem { text } => out.sentence(15, text),
         Message::Members(members) => write_members(&mut out, members)?,
+        Message::Damaged { content, piece } => {
+            out.0.put_u8(17);
+            out.0.put_slice(content.as_bytes());
+            out.0.put_u32(*piece);
+        }
     }
     let length = out.0.len() - FRAME_LENGTH_BYTES;
     within(length, FRAME_BYTES_MAX, "frame")?;
@@ -170,6 +175,10 @@ fn read(reader: &mut Reader) -> Option<Message> {
             text: reader.text(TEXT_BYTES_MAX)?,
         },
         16 => Message::Members(reader.list(MEMBERS_MAX, read_member)?),
+        17 => Message::Damaged {
+            content: InfoHash::new(reader.array()?),
+            piece: reader.u32()?,
+        },
         _ => return None,
     };
     Some(message)
@@ -358,6 +367,10 @@ impl Reader {
 
     fn u16(&mut self) -> Option<u16> {
         self.0.try_get_u16().ok()
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.0.try_get_u32().ok()
     }
 
     fn u64(&mut self) -> Option<u64> {

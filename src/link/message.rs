@@ -134,6 +134,13 @@ pub enum Message {
         /// For the log.
         text: String,
     },
+    /// A piece that the receiver has sent was wrong: its disk may be damaged there.
+    Damaged {
+        /// Of which content.
+        content: InfoHash,
+        /// The piece.
+        piece: u32,
+    },
     /// The other nodes of the volume that the sender has ever heard of, or those of them with news.
     Members(Vec<MemberFacts>),
 }

@@ -1,22 +1,26 @@
-//! Answers to `delugefs status`, `where`, `set` and `stop`.
+//! Answers to `delugefs status`, `where`, `set`, `scrub` and `stop`.
 
 use super::names;
-use super::shared::Shared;
+use super::shared::{Shared, unix_time};
 use crate::bytes::ports::{holder_nodes, is_here};
 use crate::cli::apply_setting;
 use crate::cli::units::{show_size, show_time};
 use crate::control::{
-    Answer, ContentReport, FetchReport, Handle, HolderReport, NodeReport, PeerReport, Request,
-    SettingsReport, SignerReport, SignersReport, SpaceReport, StatusReport, VolumeReport,
-    WhereReport,
+    Answer, ContentReport, DamageReport, FetchReport, Handle, HolderReport, NodeReport, PeerReport,
+    RepairReport, Request, ScrubReport, SettingsReport, SignerReport, SignersReport, SpaceReport,
+    StatusReport, VolumeReport, WhereReport,
 };
 use crate::sync_ext::lock;
 use delugefs_core::entry::{Content, ContentRef, Kind};
-use delugefs_core::ids::IncarnationId;
+use delugefs_core::ids::{IncarnationId, InfoHash};
 use delugefs_core::name::Name;
+use delugefs_core::scrub::{Damage, Repair};
 use delugefs_core::settings::Settings;
 use serde_json::Value;
 use std::sync::Arc;
+
+/// Damaged files named one by one.
+const DAMAGED_SHOWN_MAX: usize = 1000;
 
 /// Answers the control socket.
 pub(super) struct Control(pub(super) Arc<Shared>);
@@ -43,6 +47,14 @@ fn answer(shared: &Shared, request: Request) -> Result<Value, String> {
         Request::Signers => serde_json::to_value(signers(shared)?),
         Request::Settings => serde_json::to_value(settings(&shared.settings())),
         Request::Set { key, value } => serde_json::to_value(set(shared, &key, &value)?),
+        Request::Scrub => {
+            let scrub = &shared.replica.scrub;
+            scrub.with(|scrub| scrub.ask(unix_time()));
+            scrub.store();
+            scrub.ring();
+            serde_json::to_value(scrub_report(shared))
+        }
+        Request::ScrubProgress => serde_json::to_value(scrub_report(shared)),
         Request::Stop => Ok(Value::Null),
     };
     report.map_err(|error| error.to_string())
@@ -81,6 +93,48 @@ fn status(shared: &Shared) -> StatusReport {
         },
         contents: contents(shared),
         read_only: shared.publishing.stopped(),
+        scrub: scrub_report(shared),
+    }
+}
+
+fn scrub_report(shared: &Shared) -> ScrubReport {
+    let held_bytes = shared.replica.store.space().map_or(0, |space| space.used);
+    let held = shared.replica.held() as u64;
+    shared.replica.scrub.with(|scrub| {
+        let pass = scrub.pass();
+        let damaged = scrub.damaged().iter().take(DAMAGED_SHOWN_MAX);
+        ScrubReport {
+            pass: pass.number,
+            running: scrub.is_running(),
+            asked: pass.asked,
+            started: pass.started,
+            finished: pass.finished,
+            contents: pass.contents,
+            bytes: pass.bytes,
+            held,
+            held_bytes,
+            unchecked: pass.unchecked,
+            found: pass.found,
+            repaired: pass.repaired,
+            damaged_contents: scrub.damaged().len() as u64,
+            damaged: damaged
+                .map(|(content, damage)| damage_report(shared, content, damage))
+                .collect(),
+        }
+    })
+}
+
+fn damage_report(shared: &Shared, content: &InfoHash, damage: &Damage) -> DamageReport {
+    DamageReport {
+        info_hash: content.to_string(),
+        path: lock(&shared.damaged_names).get(content).cloned(),
+        pieces: damage.pieces,
+        found: damage.found,
+        repair: match damage.repair {
+            Repair::Due => RepairReport::Due,
+            Repair::UnderWay => RepairReport::UnderWay,
+            Repair::Waiting => RepairReport::Waiting,
+        },
     }
 }
 
@@ -172,6 +226,14 @@ fn whereabouts(shared: &Shared, path: &[u8]) -> Result<WhereReport, String> {
         length: file.content.length(),
         info_hash: content.map(|content| content.info_hash.to_string()),
         here: content.map_or(file.content.length(), |content| here(shared, &content)),
+        damage: content.and_then(|content| {
+            let content = &content.info_hash;
+            let damage = shared
+                .replica
+                .scrub
+                .with(|scrub| scrub.damaged().get(content).copied());
+            damage.map(|damage| damage_report(shared, content, &damage))
+        }),
         holders: content.map_or_else(Vec::new, |content| holders(shared, &content)),
     })
 }

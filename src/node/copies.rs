@@ -205,7 +205,8 @@ fn ask(shared: &Shared, asks: BTreeMap<NodeId, Vec<InfoHash>>) {
     }
 }
 
-async fn fetch(shared: &Arc<Shared>, content: ContentRef) {
+/// Fetches a content to here, for as long as there is progress.
+pub(super) async fn fetch(shared: &Arc<Shared>, content: ContentRef) {
     let info_hash = content.info_hash;
     let source = Arc::clone(&shared.replica);
     let info = match tokio::task::spawn_blocking(move || source.info(&info_hash)).await {

@@ -164,6 +164,13 @@ fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
         Wire::Problem { text } => {
             tracing::warn!("{} reports a problem: {text}", label(shared, peer));
         }
+        Wire::Damaged { content, piece } => {
+            tracing::warn!(
+                "{} says that a piece of {content} from this disk is wrong; it is checked",
+                label(shared, peer)
+            );
+            shared.replica.scrub.suspect(content, Some(piece));
+        }
         Wire::Available(contents) => contents
             .iter()
             .for_each(|content| shared.replica.peers_changed(content)),

@@ -2,7 +2,8 @@
 //!
 //! - `start`, `join`: from the command line to open parts; nothing is mounted or heard before all of them are.
 //! - `inbox`: the one loop that takes decisions. `names`, `moving`, `links`: carry them out.
-//! - `sealing`, `copies`, `upkeep`: loops over bytes. `serve`: what comes in at the port. `control`: the commands.
+//! - `sealing`, `copies`, `upkeep`, `scrub`, `repair`: loops over bytes. `serve`: what comes in at the port.
+//!   `control`: the commands.
 //!
 //! Ends, for whatever reason, in this order: the mount goes first, so that no new work comes; closed files are
 //! sealed and committed, as long as that takes little; then the links. What is cut short is in the journal.
@@ -18,6 +19,8 @@ pub mod members;
 pub mod moving;
 mod names;
 mod pins;
+mod repair;
+mod scrub;
 mod sealing;
 mod serve;
 mod shared;
@@ -122,6 +125,8 @@ async fn live(
     let inbox = tokio::spawn(inbox::run(Arc::clone(&shared), machine, inputs));
     tokio::spawn(serve::run(Arc::clone(&shared), listener));
     tokio::spawn(copies::run(Arc::clone(&shared)));
+    tokio::spawn(repair::run(Arc::clone(&shared)));
+    let scrubber = scrub::start(&shared).map_err(NodeError::io("cannot start threads"))?;
     tokio::spawn(upkeep::sync_contents(Arc::clone(&shared)));
     tokio::spawn(upkeep::tidy(Arc::clone(&shared)));
     tokio::spawn(upkeep::tell_of_vain_waits(Arc::clone(&shared)));
@@ -161,15 +166,16 @@ async fn live(
     finish(&shared).await;
     bell.end();
     shared.stop.cancel();
+    shared.replica.scrub.ring();
     if let Some(swarm) = shared.replica.swarm() {
         swarm.shutdown().await;
     }
     let _ = tokio::join!(inbox, packing);
     let _ = tokio::task::spawn_blocking(move || {
         discovery.stop();
-        for sealer in sealers {
+        for thread in sealers.into_iter().chain([scrubber]) {
             // one that panicked has told so
-            let _ = sealer.join();
+            let _ = thread.join();
         }
     })
     .await;

@@ -14,11 +14,11 @@ use crate::net::Gate;
 use crate::publishing::Publishing;
 use crate::root::{Layout, NodeFile, Standing, VolumeName};
 use crate::sync_ext::lock;
-use delugefs_core::ids::{IncarnationId, NodeId};
+use delugefs_core::ids::{IncarnationId, InfoHash, NodeId};
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
 use delugefs_metadata_repo::Repository;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -66,6 +66,8 @@ pub(super) struct Shared {
     pub(super) witnessed: Mutex<BTreeMap<IncarnationId, u32>>,
     /// The highest position that anyone claims to know of this node's holdings log.
     pub(super) heard: watch::Sender<u64>,
+    /// Paths of files that are damaged on this disk, for messages.
+    pub(super) damaged_names: Mutex<BTreeMap<InfoHash, String>>,
     pub(super) started: Instant,
 }
 
@@ -113,6 +115,30 @@ impl Shared {
             free: space.free,
             mounted: self.options.mount.is_some(),
         }
+    }
+
+    /// Paths within the volume of files that have these contents, as far as there are any. Blocks, while it walks the
+    /// names if it must.
+    pub(super) fn paths_of(&self, contents: &BTreeSet<InfoHash>) -> BTreeMap<InfoHash, String> {
+        let mut paths = BTreeMap::new();
+        for content in contents {
+            if let Some(names) = self.filesystem.path_of_content(content) {
+                let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+                paths.insert(*content, names.join("/"));
+            }
+        }
+        let unknown = contents
+            .iter()
+            .filter(|content| !paths.contains_key(*content));
+        let unknown: BTreeSet<InfoHash> = unknown.copied().collect();
+        if !unknown.is_empty() {
+            let tree = self.filesystem.base().tree;
+            match super::story::paths_of(&self.repository, tree, unknown) {
+                Ok(found) => paths.extend(found),
+                Err(error) => tracing::warn!("cannot look which files those are: {error}"),
+            }
+        }
+        paths
     }
 
     /// Ends the node, with an error.

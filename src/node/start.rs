@@ -109,6 +109,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         publishing,
         witnessed: Mutex::default(),
         heard: watch::Sender::new(0),
+        damaged_names: Mutex::default(),
         started: Instant::now(),
         options,
         layout,

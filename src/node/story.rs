@@ -4,7 +4,8 @@ use crate::cli::units::show_size;
 use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
 use delugefs_core::conflict::is_conflict_name;
-use delugefs_core::ids::{EntryId, TreeId};
+use delugefs_core::entry::{Content, Kind};
+use delugefs_core::ids::{EntryId, InfoHash, TreeId};
 use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -166,6 +167,32 @@ fn paths(
         }
     }
     found.sort_unstable();
+    Ok(found)
+}
+
+/// Walks the names until a path of each of these contents is found, or there are no more names.
+pub(super) fn paths_of(
+    repository: &Repository,
+    tree: TreeId,
+    mut wanted: BTreeSet<InfoHash>,
+) -> Result<BTreeMap<InfoHash, String>, RepositoryError> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![(tree, String::new())];
+    while let (false, Some((tree, path))) = (wanted.is_empty(), folders.pop()) {
+        for listed in repository.directory(tree)? {
+            let below = match path.as_str() {
+                "" => listed.name.to_string(),
+                path => format!("{path}/{}", listed.name),
+            };
+            if let Kind::File(file) = &listed.entry.kind
+                && let Content::Swarm(content) = &file.content
+                && wanted.remove(&content.info_hash)
+            {
+                found.insert(content.info_hash, below.clone());
+            }
+            folders.extend(listed.tree.map(|tree| (tree, below)));
+        }
+    }
     Ok(found)
 }
 

@@ -80,6 +80,7 @@ fn sync_and_declare(shared: &Shared, copied: &mut Copied) -> bool {
     let synced = replica.store.sync();
     for (content, error) in &synced.failed {
         tracing::error!("{content} may be damaged on this disk: {error}");
+        replica.scrub.suspect(*content, None);
     }
     let own = shared.incarnation();
     let arrived = replica.take_completed();

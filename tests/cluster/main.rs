@@ -16,6 +16,7 @@ mod liars;
 mod reading;
 mod refusals;
 mod room;
+mod scrubbing;
 mod sharing;
 mod tree;
 mod users;

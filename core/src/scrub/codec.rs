@@ -6,6 +6,7 @@
 //! started SECONDS
 //! finished SECONDS|-
 //! after INFO-HASH|-
+//! within INFO-HASH PIECE|-
 //! checked CONTENTS BYTES UNCHECKED
 //! damage FOUND REPAIRED
 //! damaged INFO-HASH PIECES SECONDS      any number of these, ascending
@@ -36,11 +37,15 @@ pub fn encode(scrub: &Scrub) -> String {
     let pass = scrub.pass();
     let kind = if pass.asked { "asked" } else { "due" };
     let mut text = format!(
-        "{HEADER}{VERSION}\npass {} {kind}\nstarted {}\nfinished {}\nafter {}\nchecked {} {} {}\ndamage {} {}\n",
+        "{HEADER}{VERSION}\npass {} {kind}\nstarted {}\nfinished {}\nafter {}\nwithin {}\nchecked {} {} {}\ndamage {} {}\n",
         pass.number,
         pass.started,
         or_dash(pass.finished),
         or_dash(pass.after),
+        or_dash(
+            pass.within
+                .map(|(content, piece)| format!("{content} {piece}"))
+        ),
         pass.contents,
         pass.bytes,
         pass.unchecked,
@@ -82,6 +87,10 @@ fn read<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Scrub> {
         started: line("started")?.parse().ok()?,
         finished: parse_or_dash(line("finished")?)?,
         after: parse_or_dash(line("after")?)?,
+        within: match line("within")? {
+            "-" => None,
+            text => Some(read_within(text)?),
+        },
         ..Pass::default()
     };
     [pass.contents, pass.bytes, pass.unchecked] = numbers(line("checked")?)?;
@@ -89,6 +98,11 @@ fn read<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Scrub> {
     let damaged: Option<BTreeMap<_, _>> = lines.map(read_damage).collect();
     let damaged = damaged.filter(|damaged| damaged.len() <= DAMAGED_MAX)?;
     Some(Scrub::resume(pass, damaged))
+}
+
+fn read_within(text: &str) -> Option<(InfoHash, u32)> {
+    let (content, piece) = text.split_once(' ')?;
+    Some((content.parse().ok()?, piece.parse().ok()?))
 }
 
 fn read_damage(line: &str) -> Option<(InfoHash, Damage)> {

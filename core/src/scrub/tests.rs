@@ -14,14 +14,15 @@ fn hash(byte: u8) -> InfoHash {
 fn run(scrub: &mut Scrub, held: &[InfoHash], now: u64, most: usize) -> Vec<InfoHash> {
     let mut checked = Vec::new();
     while checked.len() < most {
-        match scrub.next(now, 0) {
+        match scrub.next(now) {
             Step::List(after) => {
                 let later = held.iter().filter(|content| Some(**content) > after);
                 scrub.listed(later.take(2).copied().collect(), now);
             }
             Step::Check { content, .. } => {
                 checked.push(content);
-                scrub.checked(content, Some(10));
+                scrub.read(content, 1, 10);
+                scrub.checked(content, true);
             }
             Step::Suspect(suspect) => checked.push(suspect.content),
             Step::Rest(_) => break,
@@ -40,7 +41,7 @@ fn a_pass_sees_each_content_once_and_the_next_one_comes_after_the_interval() {
     let later = START + 27 * DAY;
     assert_eq!(run(&mut scrub, &held, later, 99), []);
     assert_eq!(
-        scrub.next(later, 0),
+        scrub.next(later),
         Step::Rest(Duration::from_hours(24)),
         "counted from the beginning of the last"
     );
@@ -72,6 +73,24 @@ fn goes_on_after_a_restart_where_it_was() {
 }
 
 #[test]
+fn a_large_content_is_not_begun_anew_by_each_process() {
+    let mut scrub = Scrub::default();
+    scrub.next(START);
+    scrub.listed(vec![hash(1), hash(2)], START);
+    scrub.next(START);
+    scrub.read(hash(1), 40, 400);
+    let mut scrub = decode(&encode(&scrub)).unwrap();
+    assert_eq!(scrub.next(START), Step::List(None));
+    scrub.listed(vec![hash(1), hash(2)], START);
+    let check = |content, from| Step::Check { content, from };
+    assert_eq!(scrub.next(START), check(hash(1), 40));
+    scrub.read(hash(1), 41, 10);
+    scrub.checked(hash(1), true);
+    assert_eq!(scrub.pass().bytes, 410);
+    assert_eq!(scrub.next(START), check(hash(2), 0));
+}
+
+#[test]
 fn asking_begins_anew_unless_that_is_under_way() {
     let held = [1, 2, 3].map(hash);
     let mut scrub = Scrub::default();
@@ -86,12 +105,14 @@ fn asking_begins_anew_unless_that_is_under_way() {
 #[test]
 fn what_was_being_checked_when_a_pass_began_is_checked_again() {
     let mut scrub = Scrub::default();
-    scrub.next(START, 0);
+    scrub.next(START);
     scrub.listed(vec![hash(1), hash(2)], START);
-    scrub.checked(hash(1), Some(1));
-    scrub.next(START, 0);
+    scrub.next(START);
     scrub.ask(START);
-    assert_eq!(scrub.next(START, 0), Step::List(None));
+    scrub.read(hash(1), 1, 10);
+    scrub.checked(hash(1), true);
+    assert_eq!((scrub.pass().contents, scrub.pass().bytes), (0, 0));
+    assert_eq!(scrub.next(START), Step::List(None));
 }
 
 #[test]
@@ -125,12 +146,8 @@ fn slow_by_itself_and_faster_where_a_pass_would_not_end_in_time() {
         if asked {
             scrub.ask(START);
         }
-        scrub.next(START, held);
-        scrub.listed(vec![hash(1)], START);
-        match scrub.next(START, held) {
-            Step::Check { rate, .. } => rate,
-            other => panic!("{other:?}"),
-        }
+        scrub.next(START);
+        scrub.rate(held)
     };
     assert_eq!(rate(false, 1 << 40), RATE_MIN);
     let large: u64 = 20 << 40;
@@ -147,9 +164,7 @@ fn damage_is_news_once_and_counted_when_it_is_repaired() {
     scrub.set_repair(&hash(1), Repair::Waiting);
     assert!(!scrub.found(hash(1), 3, START + 1));
     assert!(scrub.found(hash(2), 1, START));
-    scrub.set_repair(&hash(2), Repair::Waiting);
-    scrub.retry();
-    assert_eq!(scrub.damaged()[&hash(2)].repair, Repair::Due);
+    assert_eq!(scrub.damaged()[&hash(1)].repair, Repair::Due);
     let damage = scrub.repaired(&hash(1)).unwrap();
     assert_eq!((damage.pieces, damage.found), (3, START));
     assert_eq!(scrub.repaired(&hash(1)), None);
@@ -164,6 +179,7 @@ pass 3 asked
 started 1700000000
 finished -
 after 0404040404040404040404040404040404040404
+within 0505050505050505050505050505050505050505 6
 checked 17 4096 2
 damage 2 1
 damaged 0909090909090909090909090909090909090909 3 1700000001
@@ -177,6 +193,7 @@ fn golden() {
         started: START,
         finished: None,
         after: Some(hash(4)),
+        within: Some((hash(5), 6)),
         contents: 17,
         bytes: 4096,
         unchecked: 2,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod damage;
 mod fakes;
 mod model;
 mod operations;

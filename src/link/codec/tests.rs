@@ -113,6 +113,10 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(Message::Pong),
         text(TEXT_BYTES_MAX).prop_map(|reason| Message::Goodbye { reason }),
         text(TEXT_BYTES_MAX).prop_map(|text| Message::Problem { text }),
+        any::<([u8; 20], u32)>().prop_map(|(content, piece)| Message::Damaged {
+            content: InfoHash::new(content),
+            piece,
+        }),
     ]
 }
 
@@ -168,6 +172,12 @@ fn golden_bytes() {
     assert_eq!(bytes, expected);
     let bytes = encode(&Message::Ping(258)).unwrap();
     assert_eq!(&bytes[..], [0, 0, 0, 9, 12, 0, 0, 0, 0, 0, 0, 1, 2]);
+    let damaged = Message::Damaged {
+        content: InfoHash::new([3; 20]),
+        piece: 258,
+    };
+    let expected = [&[0, 0, 0, 25, 17][..], &[3; 20], &[0, 0, 1, 2]].concat();
+    assert_eq!(encode(&damaged).unwrap(), expected);
     assert_eq!((PROTOCOL.major, PROTOCOL.minor), (1, 0));
 }
 

@@ -40,6 +40,11 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
         file.set_permissions(fs::Permissions::from_mode(0o444))
     }
 
+    /// Gives the owner write permission again.
+    fn make_writable(&self, path: &Path) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+    }
+
     /// Bytes and length of one file survive a power cut afterwards.
     fn sync_data(&self, file: &File) -> io::Result<()> {
         file.sync_data()

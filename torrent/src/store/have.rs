@@ -10,7 +10,7 @@
 //! It is written whole, synced, then renamed into place; afterwards only bits change, in place. A bit goes
 //! from 0 to 1 after its piece was synced, so that a torn write of the bitmap says nothing false.
 
-use super::bitmap::{bitmap_len, is_bitmap};
+use super::bitmap::{Bitmap, bitmap_len, is_bitmap};
 use crate::metainfo::{INFO_BYTES_MAX, Info, PIECES_MAX};
 
 /// Ends the name of the file.
@@ -47,6 +47,18 @@ impl Have {
             bitmap: vec![0; bitmap_len(info.piece_count())],
             info: info.clone(),
         }
+    }
+
+    /// Every piece is here.
+    pub(crate) fn full(info: &Info) -> Self {
+        let bitmap = Bitmap::full(info.piece_count()).to_bytes();
+        let info = info.clone();
+        Self { info, bitmap }
+    }
+
+    /// A piece is not here.
+    pub(crate) fn clear(&mut self, piece: u32) {
+        self.bitmap[piece as usize / 8] &= !(0x80 >> (piece % 8));
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, HaveError> {

@@ -5,8 +5,8 @@
 //! - A file without `.have` beside it is a complete content; it got there by [`ContentStore::seal`]
 //!   (hashed, then renamed) or by [`PartialContent::finish`] (all pieces verified, synced). So `.have` is
 //!   the first to come and the last to go, each time with a sync of the directory between.
-//! - A complete content is never replaced or removed but by [`ContentStore::remove`], or when its length
-//!   shows that it is not that content.
+//! - A complete content is never replaced or removed but by [`ContentStore::remove`], or by the same bytes
+//!   when its length shows that it is damaged. Damage makes it incomplete ([`ContentStore::set_back`]).
 //! - What [`ContentStore::sync`] or [`PartialContent::finish`] called durable survives a power cut. What
 //!   was only sealed may be lost or damaged by one: [`ContentStore::verify`] tells.
 //!
@@ -14,6 +14,7 @@
 //! never during disk work. Order of locks: finishing, shard, index.
 
 mod bitmap;
+mod check;
 mod disk;
 mod error;
 pub(crate) mod have;
@@ -24,6 +25,7 @@ mod scan;
 mod seal;
 mod sync;
 
+pub use check::{Check, Checked, is_damage};
 pub use disk::{Disk, RealDisk};
 pub use error::StoreError;
 pub use partial::{FLUSH_BYTES, PartialContent, Phase, Written};
@@ -295,12 +297,12 @@ impl Inner {
             if info.piece_count() == 1 {
                 return self.open_loose(info);
             }
-            return self.open_partial(&self.write_have(info)?);
+            return self.open_partial(&self.begin_have(info)?);
         }
         let usable = self.load_have(&content)?.filter(|_| self.has_length(info));
         let have = match usable {
             Some(have) => have,
-            None => self.write_have(info)?,
+            None => self.begin_have(info)?,
         };
         self.open_partial(&have)
     }
@@ -312,7 +314,7 @@ impl Inner {
         metadata.is_ok_and(|metadata| metadata.len() == info.length())
     }
 
-    /// The file of a complete content; one of a wrong length is removed.
+    /// The file of a complete content, unless its length is wrong.
     fn open_whole(&self, info: &Info) -> Result<Option<File>, StoreError> {
         let content = info.info_hash();
         let file = match self.open_complete(&content) {
@@ -331,8 +333,6 @@ impl Inner {
             path.display(),
             info.length()
         );
-        self.remove_file(&path)?;
-        lock(&self.index).remove(&content);
         Ok(None)
     }
 
@@ -350,10 +350,15 @@ impl Inner {
         Ok(have.filter(|have| have.info.info_hash() == *content))
     }
 
-    /// First of all that a fetch leaves on the disk: without it the data file would count as complete.
-    fn write_have(&self, info: &Info) -> Result<Have, StoreError> {
-        let content = info.info_hash();
+    fn begin_have(&self, info: &Info) -> Result<Have, StoreError> {
         let have = Have::empty(info);
+        self.write_have(&have)?;
+        Ok(have)
+    }
+
+    /// First of all that a fetch leaves on the disk: without it the data file would count as complete.
+    fn write_have(&self, have: &Have) -> Result<(), StoreError> {
+        let content = have.info.info_hash();
         let (path, disk) = (self.have_path(&content), &self.disk);
         let temporary = scan::temporary(&path);
         let file = disk
@@ -364,7 +369,7 @@ impl Inner {
             .and_then(|()| disk.sync_data(&file))
             .map_err(StoreError::disk("write", &temporary))?;
         let slot = PartialSlot {
-            length: info.length(),
+            length: have.info.length(),
             live: std::sync::Weak::new(),
             loose: false,
         };
@@ -372,13 +377,13 @@ impl Inner {
         lock(&self.index).insert(content, Slot::Partial(Box::new(slot)));
         disk.rename(&temporary, &path)
             .map_err(StoreError::disk("rename to", &path))?;
-        self.sync_directory(&content)?;
-        Ok(have)
+        self.sync_directory(&content)
     }
 
     fn open_partial(self: &Arc<Self>, have: &Have) -> Result<Arc<PartialContent>, StoreError> {
         let (content, length) = (have.info.info_hash(), have.info.length());
         let path = self.path(&content);
+        self.replace_cut(&path, length)?;
         let data = self.open_writable(&path)?;
         self.disk
             .set_length(&data, length)
@@ -402,7 +407,14 @@ impl Inner {
     }
 
     fn open_writable(&self, path: &Path) -> Result<File, StoreError> {
-        let file = self.disk.open_or_create(path);
+        let file = match self.disk.open_or_create(path) {
+            // it was complete once
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let made = self.disk.make_writable(path);
+                made.and_then(|()| self.disk.open_or_create(path))
+            }
+            opened => opened,
+        };
         file.map_err(StoreError::disk("open", path))
     }
 

@@ -3,7 +3,7 @@
 use super::bitmap::Bitmap;
 use super::have::Have;
 use super::{Inner, StoreError};
-use crate::hash::{hash_piece, list_hash};
+use crate::hash::{PieceHashes, hash_piece, list_hash};
 use crate::metainfo::Info;
 use std::fs::File;
 use std::ops::Range;
@@ -277,31 +277,46 @@ impl PartialContent {
             if self.hashes[piece as usize].get().is_some() {
                 continue;
             }
-            let range = self.range(piece)?;
-            buffer.resize((range.end - range.start) as usize, 0);
-            self.store
-                .read_at(&self.info, self.file(), &mut buffer, range.start)?;
-            let hashes = hash_piece(&buffer);
-            if hashes.sha1 == self.info.pieces()[piece as usize] {
+            if let Some(hashes) = self.hash_on_disk(piece, &mut buffer)? {
                 let _ = self.hashes[piece as usize].set(hashes.blake3);
             } else {
-                self.bits.clear(piece);
+                self.lose(piece);
                 damaged += 1;
             }
         }
-        self.forget(damaged)
+        self.forget(damaged)?;
+        match damaged {
+            0 => Ok(()),
+            pieces => Err(StoreError::Damaged {
+                content: self.info.info_hash(),
+                pieces,
+            }),
+        }
     }
 
-    fn forget(&self, damaged: u32) -> Result<(), StoreError> {
+    /// The hashes of a piece as it is on the disk, if it is right.
+    pub(super) fn hash_on_disk(
+        &self,
+        piece: u32,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<PieceHashes>, StoreError> {
+        let range = self.range(piece)?;
+        buffer.resize((range.end - range.start) as usize, 0);
+        self.store.hash_at(&self.info, self.file(), buffer, piece)
+    }
+
+    /// A piece that was here is damaged.
+    pub(super) fn lose(&self, piece: u32) {
+        self.bits.clear(piece);
+    }
+
+    /// Makes the loss of pieces survive a restart.
+    pub(super) fn forget(&self, damaged: u32) -> Result<(), StoreError> {
         if damaged == 0 {
             return Ok(());
         }
         self.unflushed.fetch_add(1, Ordering::AcqRel);
-        self.flush()?;
-        Err(StoreError::Damaged {
-            content: self.info.info_hash(),
-            pieces: damaged,
-        })
+        self.flush()
     }
 
     /// The same bytes were sealed: from now on they are read from that file.

@@ -13,7 +13,7 @@ enum State {
     Connecting,
     /// The peer there is connected, by whichever side began.
     Connected(PeerKey),
-    /// Ourselves, or a peer that lied: never again.
+    /// Ourselves, or a peer that lied.
     Barred,
 }
 
@@ -120,7 +120,16 @@ impl Addresses {
         }
     }
 
-    /// Never try this address again.
+    /// Whoever was barred is to be tried again.
+    pub(crate) fn forgive(&mut self, now: Instant) {
+        for address in self.all.values_mut() {
+            if address.state == State::Barred {
+                address.state = State::Due(now);
+            }
+        }
+    }
+
+    /// Do not try this address again.
     pub(crate) fn bar(&mut self, at: SocketAddr) {
         self.set(at, State::Barred);
     }

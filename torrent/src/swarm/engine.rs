@@ -55,6 +55,11 @@ impl Handle {
         let _ = self.commands.send(command);
     }
 
+    /// Both are of the same task.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.status, &other.status)
+    }
+
     /// Waits until the content is open on disk.
     pub(crate) async fn loaded(&self) -> Result<Loaded, ReadError> {
         let mut loaded = self.loaded.clone();
@@ -238,10 +243,14 @@ impl Engine {
         (ASSEMBLY_BYTES_ALL / active).min(ASSEMBLY_BYTES_MAX)
     }
 
+    /// A content's task, if it is active.
+    pub(crate) fn active(&self, info_hash: &InfoHash) -> Option<Handle> {
+        self.contents().get(info_hash).cloned()
+    }
+
     /// Tells a content's task, if it is active.
     pub(crate) fn tell(&self, info_hash: &InfoHash, command: Command) {
-        let handle = self.contents().get(info_hash).cloned();
-        if let Some(handle) = handle {
+        if let Some(handle) = self.active(info_hash) {
             handle.send(command);
         }
     }

@@ -122,6 +122,9 @@ pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Times that a content is fetched anew where its pieces on disk turned out to be damaged.
 pub(crate) const REPAIRS_MAX: u32 = 3;
 
+/// Times that bans of one content end because there is news of its peers: a liar costs one wrong piece each time.
+pub(crate) const FORGIVEN_MAX: u32 = 16;
+
 /// How often a shutdown looks whether all contents are let go.
 pub(crate) const SHUTDOWN_POLL: Duration = Duration::from_millis(10);
 

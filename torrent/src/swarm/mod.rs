@@ -141,6 +141,18 @@ impl Swarm {
         self.0.tell(info_hash, Command::Stop);
     }
 
+    /// Like [`Swarm::release`], and returns when nothing reads or serves what was here by then.
+    pub async fn let_go(&self, info_hash: &InfoHash) {
+        let Some(active) = self.0.active(info_hash) else {
+            return;
+        };
+        active.send(Command::Stop);
+        let same = |now: &engine::Handle| now.is_same(&active);
+        while self.0.active(info_hash).as_ref().is_some_and(same) {
+            tokio::time::sleep(limits::SHUTDOWN_POLL).await;
+        }
+    }
+
     /// Lets go of all contents, and returns when what was received is on disk, or after
     /// [`SHUTDOWN_TIME`].
     pub async fn shutdown(&self) {

@@ -34,6 +34,12 @@ pub trait PeerSource: Send + Sync {
         tracing::warn!(content = %info_hash, "a read has waited in vain: nobody who has its pieces answers");
     }
 
+    /// Bytes that should be here could not be read for a peer: the disk may have lost them. Must not block.
+    fn read_failed(&self, _info_hash: &InfoHash) {}
+
+    /// Whoever listens at this address has sent a piece that is wrong. Must not block.
+    fn sent_wrong(&self, _info_hash: &InfoHash, _piece: u32, _address: SocketAddr) {}
+
     /// The content's `info`, if it is at hand: lets a complete content be served to peers who have only its
     /// info-hash (BEP 9). May block, but makes the peer wait.
     fn info(&self, _info_hash: &InfoHash) -> Option<Info> {

@@ -326,3 +326,55 @@ fn one_piece_given_up_leaves_nothing() {
     assert!(content_of(&store, &info) == bytes);
     assert!(!temporary.exists());
 }
+
+/// Damaged in its second piece, or cut within its third.
+fn damage(store: &ContentStore, info: &Info, bytes: &[u8], cut: bool) {
+    let path = store.path(&info.info_hash());
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    match cut {
+        true => file.set_len(2 * PIECE as u64 + 5).unwrap(),
+        false => file.write_all_at(&[!bytes[PIECE]], PIECE as u64).unwrap(),
+    }
+}
+
+#[test]
+fn repairing_stopped_at_each_step() {
+    let bytes = bytes_of(3 * PIECE, 1);
+    let info = info_of(&bytes);
+    for cut in [false, true] {
+        at_each_step(
+            |root| {
+                let store = root.open();
+                root.seal(&store, &bytes);
+                damage(&store, &info, &bytes, cut);
+            },
+            |_, store| {
+                let mut check = store.check(&info, None)?;
+                while check.step()?.is_some() {}
+                assert!(store.set_back(&info, &check.end())?);
+                let partial = store.begin(&info)?;
+                for (piece, chunk) in bytes.chunks(PIECE).enumerate() {
+                    partial.write_piece(piece as u32, chunk)?;
+                    partial.flush()?;
+                }
+                partial.finish()
+            },
+            |root, done| {
+                let store = root.open();
+                let hash = info.info_hash();
+                let kept = fs::read(store.path(&hash)).unwrap();
+                assert!(kept[..PIECE] == bytes[..PIECE], "what was good is kept");
+                if store.state(&hash) == State::Complete && !done {
+                    // as damaged as before, or already whole: the next check tells
+                    let mut check = store.check(&info, None).unwrap();
+                    while check.step().unwrap().is_some() {}
+                    let found = check.end();
+                    if !found.is_good() {
+                        assert!(store.set_back(&info, &found).unwrap());
+                    }
+                }
+                can_be_fetched(&store, &bytes);
+            },
+        );
+    }
+}

@@ -4,7 +4,7 @@ use super::super::connection::Ended;
 use super::super::engine::Engine;
 use super::super::fetch::{FetchEnd, Progress};
 use super::super::layout::Layout;
-use super::super::limits::{FLUSH_EVERY, REPAIRS_MAX};
+use super::super::limits::{FLUSH_EVERY, FORGIVEN_MAX, REPAIRS_MAX};
 use super::super::piece_set::PieceSet;
 use super::super::ports::{Standing, StoredContent};
 use super::super::scheduler::{Event, NeedId, PeerKey, ReaderId, Scheduler};
@@ -108,6 +108,7 @@ impl Content {
             finishing: false,
             stopped: false,
             repaired: 0,
+            forgiven: 0,
             disk_warned: None,
             unflushed: None,
             sources_asked: None,
@@ -185,8 +186,18 @@ impl Content {
     fn peers_changed(&mut self) {
         let now = Instant::now();
         self.ask_sources(now);
+        self.forgive(now);
         self.addresses.reset(now);
         self.seek_peers(now);
+    }
+
+    /// Who sent wrong pieces may have repaired them: that is news, too.
+    fn forgive(&mut self, now: Instant) {
+        if !self.banned.is_empty() && self.forgiven < FORGIVEN_MAX {
+            self.forgiven += 1;
+            self.banned.clear();
+            self.addresses.forgive(now);
+        }
     }
 
     pub(super) fn end_need(&mut self, id: NeedId, result: Result<(), ReadError>) {

@@ -67,6 +67,8 @@ pub(crate) struct Content {
     finished: bool,
     stopped: bool,
     repaired: u32,
+    /// How often bans have ended.
+    forgiven: u32,
     /// When a failing disk was last told of.
     disk_warned: Option<Instant>,
     /// Since when pieces are written that a restart would lose.
@@ -183,7 +185,7 @@ impl Content {
             Effect::Forget(piece) => self.assembly.forget(piece),
             Effect::Interested(key, true) => self.tell(key, Message::Interested),
             Effect::Interested(key, false) => self.tell(key, Message::NotInterested),
-            Effect::Ban(key) => self.ban(key, "sent a wrong piece"),
+            Effect::Ban(key, piece) => self.accuse(key, piece),
             Effect::NeedMet(id) => self.end_need(id, Ok(())),
             Effect::NeedExpired(id) => self.expired(id),
             Effect::Holder => self.engine.unavailable.remove(&self.info_hash),
@@ -379,6 +381,7 @@ impl Content {
             Ended::Violation(what) => self.ban(key, what),
             Ended::Disk(error) => {
                 tracing::warn!(content = %self.info_hash, %error, "cannot read to serve a peer");
+                self.engine.source.read_failed(&self.info_hash);
                 self.drop_peer(key);
             }
             other => {
@@ -386,6 +389,15 @@ impl Content {
                 self.drop_peer(key);
             }
         }
+    }
+
+    /// A peer alone has sent a wrong piece. It may be damaged where it is, and whoever is there wants to know.
+    fn accuse(&mut self, key: PeerKey, piece: u32) {
+        if let Some(address) = self.peers.get(&key).and_then(|peer| peer.address) {
+            let source = &self.engine.source;
+            source.sent_wrong(&self.info_hash, piece, address);
+        }
+        self.ban(key, "sent a wrong piece");
     }
 
     /// Closes the connection, and refuses this peer from now on.

@@ -84,8 +84,8 @@ pub(crate) enum Effect {
     Forget(u32),
     /// Tell the peer whether we are interested.
     Interested(PeerKey, bool),
-    /// The peer alone delivered wrong bytes.
-    Ban(PeerKey),
+    /// The peer alone delivered wrong bytes for this piece.
+    Ban(PeerKey, u32),
     /// All pieces of a need are here.
     NeedMet(NeedId),
     /// A need has waited in vain.
@@ -432,7 +432,7 @@ impl Scheduler {
             peer.suspected = true;
             peer.wrong += u32::from(alone);
             if peer.wrong >= WRONG_PIECES_MAX {
-                self.effects.push(Effect::Ban(key));
+                self.effects.push(Effect::Ban(key, piece));
             }
         }
         self.fill_all(now);

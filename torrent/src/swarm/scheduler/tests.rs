@@ -77,7 +77,7 @@ impl World {
             }
             Effect::Verify(piece) => self.verifying.push_back(*piece),
             Effect::Forget(piece) => self.kept.retain(|block, _| block.piece != *piece),
-            Effect::Ban(key) => drop(self.banned.insert(*key)),
+            Effect::Ban(key, _) => drop(self.banned.insert(*key)),
             Effect::NeedMet(id) => drop(self.met.insert(*id)),
             Effect::NeedExpired(id) => drop(self.expired.insert(*id)),
             Effect::Complete => self.complete = true,
@@ -247,7 +247,12 @@ fn who_alone_made_a_wrong_piece_is_banned() {
     world.liars.insert(liar);
     world.event(Event::Fetch(true));
     world.settle();
-    assert!(world.log.contains(&Effect::Ban(liar)));
+    assert!(
+        world
+            .log
+            .iter()
+            .any(|effect| matches!(effect, Effect::Ban(key, _) if *key == liar))
+    );
     world.join(2, |_| true);
     world.settle();
     assert!(world.complete);
@@ -269,13 +274,18 @@ fn among_several_authors_only_the_liar_is_banned() {
         !world
             .log
             .iter()
-            .any(|effect| matches!(effect, Effect::Ban(_)))
+            .any(|effect| matches!(effect, Effect::Ban(..)))
     );
     world.event(Event::Unchoked(liar));
     world.event(Event::Fetch(true));
     world.settle();
     assert!(world.complete);
-    assert!(!world.log.contains(&Effect::Ban(honest)));
+    assert!(
+        !world
+            .log
+            .iter()
+            .any(|effect| matches!(effect, Effect::Ban(key, _) if *key == honest))
+    );
 }
 
 /// Found by `everything_arrives_in_the_end`: the piece was kept for a suspected peer that no longer let us ask.
@@ -514,6 +524,6 @@ proptest! {
             world.check();
         }
         prop_assert!(world.complete, "missing {}", world.scheduler.missing());
-        prop_assert!(!world.log.contains(&Effect::Ban(PeerKey(99))));
+        prop_assert!(!world.log.iter().any(|effect| matches!(effect, Effect::Ban(PeerKey(99), _))));
     }
 }

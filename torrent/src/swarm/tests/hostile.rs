@@ -199,6 +199,30 @@ async fn a_lying_peer_is_banned_and_spoils_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_with_a_damaged_disk_is_named_and_may_come_back_when_there_is_news_of_it() {
+    let (damaged, leech) = (Node::start(1).await, Node::start(2).await);
+    let data = bytes(1_000_000, 5);
+    let info = damaged.seed(&data);
+    damaged.lie(&info);
+    leech.knows(&[&damaged]);
+    let mut fetch = leech.swarm.fetch(&info);
+    let source = leech.source.clone();
+    until(&leech.swarm, |_| !source.accused.lock().unwrap().is_empty()).await;
+    let (piece, address) = source.accused.lock().unwrap()[0];
+    assert!(piece < info.piece_count());
+    assert_eq!(address, damaged.address);
+    damaged.be_honest(&info);
+    let early = timeout(Duration::from_secs(1), fetch.done()).await;
+    assert!(early.is_err(), "it is not asked again by itself");
+    // what the engine there has open is let go, as a repair does
+    damaged.swarm.let_go(&info.info_hash()).await;
+    assert!(damaged.swarm.status().contents.is_empty());
+    leech.swarm.peers_changed(&info.info_hash());
+    timeout(SOON, fetch.done()).await.unwrap().unwrap();
+    assert_eq!(leech.bytes(&info), data);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_liar_beside_an_honest_peer_spoils_nothing() {
     let (liar, honest, leech) = (
         Node::start(1).await,

@@ -174,11 +174,17 @@ impl Storage for MemoryStorage {
 #[derive(Default)]
 pub(crate) struct Source {
     pub(crate) peers: Mutex<Vec<SocketAddr>>,
+    /// Who has sent wrong pieces, and which.
+    pub(crate) accused: Mutex<Vec<(u32, SocketAddr)>>,
 }
 
 impl PeerSource for Source {
     fn peers(&self, _info_hash: &InfoHash) -> Vec<SocketAddr> {
         self.peers.lock().unwrap().clone()
+    }
+
+    fn sent_wrong(&self, _info_hash: &InfoHash, piece: u32, address: SocketAddr) {
+        self.accused.lock().unwrap().push((piece, address));
     }
 }
 
@@ -250,6 +256,11 @@ impl Node {
 
     pub(crate) fn knows(&self, others: &[&Node]) {
         *self.source.peers.lock().unwrap() = others.iter().map(|node| node.address).collect();
+    }
+
+    pub(crate) fn be_honest(&self, info: &Info) {
+        let content = self.storage.content(info);
+        content.lies.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn lie(&self, info: &Info) {
