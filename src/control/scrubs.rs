@@ -1,8 +1,9 @@
 //! What a node tells of its scrub: as a part of `delugefs status`, and by itself for `delugefs scrub`.
 
-use crate::cli::units::show_size;
+use crate::cli::units::{show_size, show_time};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// `delugefs scrub`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -93,7 +94,8 @@ impl fmt::Display for ScrubReport {
             (_, None) => writeln!(f, "scrub     under way: {}", self.progress())?,
             (_, Some(finished)) => writeln!(
                 f,
-                "scrub     {} contents, {} read until {finished} (Unix time), {} damaged, {} repaired",
+                "scrub     ended {} ago: {} contents, {} read again, {} damaged, {} repaired",
+                age(finished),
                 self.contents,
                 show_size(self.bytes),
                 self.found,
@@ -109,6 +111,14 @@ impl fmt::Display for ScrubReport {
             more => writeln!(f, "damaged   {more} more"),
         }
     }
+}
+
+/// How long ago a time was, in the largest unit that it has one of.
+fn age(time: u64) -> String {
+    let seconds = crate::node::unix_time().saturating_sub(time);
+    let mut units = [24 * 3600, 3600, 60].into_iter();
+    let unit = units.find(|unit| seconds >= *unit).unwrap_or(1);
+    show_time(Duration::from_secs(seconds - seconds % unit))
 }
 
 impl fmt::Display for DamageReport {
