@@ -40,7 +40,9 @@ impl Filesystem {
         let backing = self.lock().readable(handle)?;
         match backing {
             Backing::File(file) => Ok(Answer::Ready(read_file(&file, offset, length)?)),
-            Backing::Content(file, content) => self.read_content(&file, content, offset, length),
+            Backing::Content(file, content) => {
+                Ok(self.read_content(&file, content, offset, length))
+            }
             Backing::Inline(bytes) => Ok(Answer::Ready(slice(&bytes, offset, length))),
             Backing::Reader(reader, size) => {
                 let length = size.saturating_sub(offset).min(length as u64) as usize;
@@ -59,19 +61,19 @@ impl Filesystem {
         content: ContentRef,
         offset: u64,
         length: usize,
-    ) -> Result<Answer<Bytes>, FsError> {
+    ) -> Answer<Bytes> {
         let length = content.length.saturating_sub(offset).min(length as u64) as usize;
         match read_file(file, offset, length) {
-            Ok(bytes) if bytes.len() == length => return Ok(Answer::Ready(bytes)),
+            Ok(bytes) if bytes.len() == length => return Answer::Ready(bytes),
             Ok(_) => tracing::warn!("content {} ends too early on this disk", content.info_hash),
             Err(error) => tracing::warn!("reading {} has failed: {error}", content.info_hash),
         }
         let contents = Arc::clone(&self.lock().ports.contents);
-        Ok(Answer::Later(Box::pin(async move {
+        Answer::Later(Box::pin(async move {
             let bytes = offset..offset + length as u64;
             contents.reread(content, bytes).await;
             read_whole(contents.reader(content)?, offset, length).await
-        })))
+        }))
     }
 
     /// `pwrite`; with `O_APPEND` at the end, wherever `offset` is. All or nothing but for a full disk.

@@ -4,7 +4,7 @@
 use super::shared::{Shared, unix_time};
 use crate::bytes::damage::Verdict;
 use delugefs_core::ids::InfoHash;
-use delugefs_core::scrub::{RATE_MAX, Step, Suspect};
+use delugefs_core::scrub::{RATE_MAX, Scrub, Step, Suspect};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -106,7 +106,7 @@ impl Scrubbing {
     fn may_read_after(&mut self, bytes: u64, rate: u64) {
         let now = Instant::now();
         let behind = now.checked_sub(CATCH_UP_MAX).unwrap_or(now);
-        let time = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        let time = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
         self.due = self.due.max(behind) + time;
     }
 
@@ -118,7 +118,7 @@ impl Scrubbing {
             if shared.stop.is_cancelled() {
                 return false;
             }
-            if take_suspects && let Some(suspect) = scrub.with(|scrub| scrub.take_suspect()) {
+            if take_suspects && let Some(suspect) = scrub.with(Scrub::take_suspect) {
                 self.examine(&suspect);
                 continue;
             }

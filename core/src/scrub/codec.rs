@@ -16,7 +16,6 @@ use super::{DAMAGED_MAX, Damage, Pass, Repair, Scrub};
 use crate::ids::InfoHash;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::str::FromStr;
 
 const HEADER: &str = "delugefs scrub draft-";
 const VERSION: &str = "1";
@@ -85,11 +84,17 @@ fn read<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Scrub> {
             _ => return None,
         },
         started: line("started")?.parse().ok()?,
-        finished: parse_or_dash(line("finished")?)?,
-        after: parse_or_dash(line("after")?)?,
-        within: match line("within")? {
-            "-" => None,
-            text => Some(read_within(text)?),
+        finished: unless_dash(line("finished")?)
+            .map(str::parse)
+            .transpose()
+            .ok()?,
+        after: unless_dash(line("after")?)
+            .map(str::parse)
+            .transpose()
+            .ok()?,
+        within: match unless_dash(line("within")?) {
+            None => None,
+            Some(text) => Some(read_within(text)?),
         },
         ..Pass::default()
     };
@@ -125,9 +130,6 @@ fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-fn parse_or_dash<T: FromStr>(text: &str) -> Option<Option<T>> {
-    match text {
-        "-" => Some(None),
-        text => text.parse().ok().map(Some),
-    }
+fn unless_dash(text: &str) -> Option<&str> {
+    (text != "-").then_some(text)
 }

@@ -19,7 +19,7 @@ fn content(node: &Node, inode: Inode) -> InfoHash {
 #[test]
 fn a_read_that_the_disk_cuts_short_is_answered_from_elsewhere() {
     let node = Node::new();
-    let bytes: Vec<u8> = (0..5000).map(|at| at as u8).collect();
+    let bytes: Vec<u8> = (0..5000_u32).map(|at| at as u8).collect();
     let inode = node.write("f", &bytes);
     node.seal_all();
     let reader = node.open(inode, READ);
