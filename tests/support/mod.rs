@@ -118,6 +118,15 @@ impl Lab {
         ip(&format!("-n {} link set p{host} up", self.switch()));
     }
 
+    /// While so, a host reaches only hosts that are not isolated: no longer does everyone see everyone.
+    pub fn isolate(&self, host: u32, isolated: bool) {
+        let how = if isolated { "on" } else { "off" };
+        ip(&format!(
+            "-n {} link set p{host} type bridge_slave isolated {how}",
+            self.switch()
+        ));
+    }
+
     /// Lets a host send and take so many kilobytes a second.
     pub fn limit(&self, host: u32, kilobytes: u32) {
         let rate = format!("tbf rate {}kbit burst 32kb latency 100ms", kilobytes * 8);
@@ -190,6 +199,7 @@ impl Lab {
             mounted: true,
             arguments: Vec::new(),
             user: None,
+            clock: None,
         }
     }
 }
@@ -278,9 +288,16 @@ pub struct NodeSpec<'a> {
     mounted: bool,
     arguments: Vec<String>,
     user: Option<&'a User>,
+    clock: Option<String>,
 }
 
 impl<'a> NodeSpec<'a> {
+    /// With a wall clock that is wrong, as libfaketime understands it: `+3d x2` is days ahead and goes twice as fast.
+    pub fn clock(mut self, wrong: Option<&str>) -> Self {
+        self.clock = wrong.map(str::to_owned);
+        self
+    }
+
     /// Run by somebody who is not root.
     pub fn by(mut self, user: &'a User) -> Self {
         self.user = Some(user);
@@ -325,6 +342,9 @@ impl<'a> NodeSpec<'a> {
             command
                 .arg("--mount")
                 .arg(self.lab.folder(&format!("{}-mount", self.disk)));
+        }
+        if let Some(wrong) = &self.clock {
+            skew(&mut command, wrong);
         }
         command
     }

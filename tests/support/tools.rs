@@ -58,6 +58,20 @@ pub fn must(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {text}");
 }
 
+/// Gives a program a wrong wall clock by libfaketime. The monotonic clock stays right, as it is on any machine: timers and
+/// locks count by it, and the kernel's would differ from what the program sees.
+pub fn skew(command: &mut Command, wrong: &str) {
+    let library = format!(
+        "/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1",
+        std::env::consts::ARCH
+    );
+    command.env("LD_PRELOAD", library).env("FAKETIME", wrong);
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command.env("NO_FAKE_STAT", "1");
+    // what it shares between processes would outlive one that is killed
+    command.env("FAKETIME_DISABLE_SHM", "1");
+}
+
 /// `ip` of iproute2 with these words.
 #[track_caller]
 pub fn ip(words: &str) {

@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("transmission-cli", "transmission-cli"),
     tool("rsync", "rsync"),
     tool("ffmpeg", "ffmpeg"),
+    tool("faketime", "faketime"),
     tool("python3", "python3-libtorrent"),
     tool("pkg-config", "pkg-config"),
     tool("openssl", "libssl-dev"),
