@@ -352,6 +352,10 @@ impl State {
             }
             return self.open_staged(inode, flags).map(Attempt::Opened);
         }
+        if self.names.node(inode)?.place.is_none() {
+            // another version has taken its name since it was looked up: nobody would see what is written here
+            return Err(FsError::Stale);
+        }
         let (file, nonce) = match (content, copied) {
             (Content::Swarm(content), Some(copied)) if copied.content == content => {
                 (copied.file.try_clone()?, copied.nonce)

@@ -280,3 +280,27 @@ fn a_rebase_that_fails_changes_nothing() {
         .rebase(|_, _| Err::<ViewDiff, _>(FsError::Unavailable));
     assert_eq!(busy, Err(FsError::Invalid), "a group is on its way");
 }
+
+#[test]
+fn a_file_that_was_replaced_before_it_was_open_for_writing_is_looked_up_again() {
+    let mut node = Node::new();
+    node.write("f", b"old");
+    node.commit();
+    let inode = node.inode("f");
+    let reader = node.open(inode, READ);
+    node.meet(|tree| edit(tree, &["f"], b"theirs"));
+    for flags in [
+        WRITE,
+        OpenFlags {
+            truncate: true,
+            ..WRITE
+        },
+    ] {
+        let opened = node.filesystem.open(inode, flags);
+        assert!(matches!(opened, Err(FsError::Stale)));
+    }
+    // the open that is tried again finds the version that has the name now
+    node.write("f", b"ours");
+    assert_eq!(node.read("f"), b"ours");
+    node.filesystem.release(reader.handle);
+}
