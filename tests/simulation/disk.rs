@@ -195,13 +195,13 @@ impl Disk {
         let now = everything(root).unwrap();
         match crash {
             Crash::Killed => now,
-            Crash::PowerCut => self.after_power_cut(root, now, random),
+            Crash::PowerCut => self.after_power_cut(root, &now, random),
         }
     }
 
     /// Names of the journal, the staging files and the contents survive together: filesystems keep the order of what
     /// is done to names. Within the names' repository anything may survive without the rest.
-    fn after_power_cut(&self, root: &Path, now: Image, random: &mut Random) -> Image {
+    fn after_power_cut(&self, root: &Path, now: &Image, random: &mut Random) -> Image {
         let has_new_names = random.percent(50);
         let git = root.join("metadata.git");
         let mut survivors = Image {
