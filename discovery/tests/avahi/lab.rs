@@ -420,7 +420,7 @@ fn tell(event: &Event) {
             println!("Found {} {:?}", number(&peer.node), peer.addresses);
         }
         Event::Lost(node) => println!("Lost {}", number(node)),
-        Event::Duplicate(peer) => println!("Duplicate {}", number(&peer.node)),
+        Event::Ourselves(peer) => println!("Ourselves {}", number(&peer.node)),
         Event::Warning(text) => println!("Warning {text}"),
     }
 }
