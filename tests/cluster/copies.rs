@@ -1,32 +1,17 @@
 //! Copies: made without being asked for, made again when a disk is gone, spread over sites, and given back.
 
 use crate::support::large::write_noise;
-use crate::support::{Lab, Node, PROGRAM, can_run, eventually, noise};
-use serde_json::Value;
+use crate::support::{Lab, Node, can_run, eventually, noise};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
 const MIB: usize = 1 << 20;
 
-/// `delugefs where --json` of a file under a node's mount.
-fn whereabouts(node: &Node, name: &str) -> Value {
-    let mut command = Command::new(PROGRAM);
-    let output = command
-        .args(["where", "--json"])
-        .arg(node.path(name))
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// Labels of the holders, sorted, each with whether it is connected.
 fn holders(node: &Node, name: &str) -> Vec<(String, bool)> {
-    let report = whereabouts(node, name);
+    let report = node.whereabouts(name);
     let holders = report["holders"].as_array().unwrap().iter();
     let mut holders: Vec<_> = holders
         .map(|holder| {
@@ -239,7 +224,7 @@ fn removed_bytes_stay_for_a_week_by_default() {
     let second = lab.node(2, "b").storage().start();
     fs::write(first.path("file"), noise(3, MIB)).unwrap();
     eventually(SOON, "a copy", || stored(&second.root) == MIB as u64);
-    let info_hash = whereabouts(&first, "file")["info_hash"].clone();
+    let info_hash = first.whereabouts("file")["info_hash"].clone();
     fs::remove_file(first.path("file")).unwrap();
     for node in [&first, &second] {
         eventually(SOON, "it is noted", || {

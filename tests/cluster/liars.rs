@@ -1,6 +1,6 @@
 //! A node of the volume that lies, inside the encrypted link: the others believe nothing wrong and go on.
 
-use crate::support::{Lab, Node, PROGRAM, can_run, eventually, noise};
+use crate::support::{Lab, Node, can_run, eventually, noise};
 use bytes::{BufMut, BytesMut};
 use delugefs::link::message::{Hello, PROTOCOL, PeerAddresses};
 use delugefs::link::{
@@ -284,13 +284,6 @@ fn address(node: &Node) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, node.host as u8], port))
 }
 
-/// `delugefs where --json`
-fn where_is(node: &Node, name: &str) -> serde_json::Value {
-    let mut command = Command::new(PROGRAM);
-    let output = command.arg("where").arg(node.path(name)).arg("--json");
-    serde_json::from_slice(&output.output().unwrap().stdout).unwrap()
-}
-
 /// A clone of the volume with a commit of the liar's: a file whose descriptor is none.
 fn forge(lab: &Lab, node: &Node, incarnation: IncarnationId) -> (PathBuf, CommitId) {
     let forged = lab.folder("forged").join("lab");
@@ -381,7 +374,9 @@ fn a_node_that_lies_is_not_believed_and_disturbs_nobody() {
     let authors = first.root.join("metadata.git/refs/authors");
     let author = fs::read_dir(authors).unwrap().next().unwrap().unwrap();
     let victim = IncarnationId::new(hex(author.file_name().to_str().unwrap()));
-    let content = InfoHash::new(hex(where_is(&first, "film")["info_hash"].as_str().unwrap()));
+    let content = InfoHash::new(hex(first.whereabouts("film")["info_hash"]
+        .as_str()
+        .unwrap()));
     let identity = Identity::new(NodeId::new([9; 16]), &[1; 32], &[2; 32], [3; 16]);
     let (forged, head) = forge(&lab, &first, identity.incarnation());
     let make = move |listen| Liar {
@@ -406,7 +401,7 @@ fn a_node_that_lies_is_not_believed_and_disturbs_nobody() {
     let count = |number: &AtomicUsize| number.load(Ordering::SeqCst);
 
     eventually(SOON, "the second is told that the liar has it", || {
-        where_is(&second, "film").to_string().contains("liar")
+        second.whereabouts("film").to_string().contains("liar")
     });
     // the liar alone answers, until it has lied
     send(&first, Signal::STOP);

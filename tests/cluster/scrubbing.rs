@@ -25,18 +25,8 @@ fn scrub(node: &Node) -> (i32, Value) {
     (output.status.code().unwrap(), report)
 }
 
-fn whereabouts(node: &Node, name: &str) -> Value {
-    let mut command = Command::new(PROGRAM);
-    let output = command
-        .args(["where", "--json"])
-        .arg(node.path(name))
-        .output()
-        .unwrap();
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 fn held_by(node: &Node, name: &str, disks: usize) -> bool {
-    whereabouts(node, name)["holders"].as_array().unwrap().len() == disks
+    node.whereabouts(name)["holders"].as_array().unwrap().len() == disks
 }
 
 /// Where a node keeps the bytes of a file.
@@ -45,7 +35,7 @@ fn data_file(node: &Node, info_hash: &str) -> PathBuf {
 }
 
 fn info_hash(node: &Node, name: &str) -> String {
-    whereabouts(node, name)["info_hash"]
+    node.whereabouts(name)["info_hash"]
         .as_str()
         .unwrap()
         .to_owned()
@@ -176,7 +166,7 @@ fn without_another_copy_nothing_is_removed_and_a_holder_that_comes_heals_it() {
         fs::metadata(data_file(&first, &hash)).unwrap().len(),
         bytes.len() as u64
     );
-    assert_eq!(whereabouts(&first, "film")["damage"]["pieces"], 1);
+    assert_eq!(first.whereabouts("film")["damage"]["pieces"], 1);
     assert_eq!(damaged_paths(&first.status()["scrub"]), ["film"]);
 
     let file = fs::File::open(first.path("film")).unwrap();

@@ -409,6 +409,16 @@ impl Node {
         self.mount.as_ref().unwrap().join(name)
     }
 
+    /// `delugefs where --json` of a file below the mount.
+    pub fn whereabouts(&self, name: &str) -> serde_json::Value {
+        let mut command = Command::new(PROGRAM);
+        let output = command.args(["where", "--json"]).arg(self.path(name));
+        let output = output.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// What it has said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
