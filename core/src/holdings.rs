@@ -27,7 +27,7 @@ pub const TAIL_RECORDS_MIN: usize = 8192;
 pub const LOG_CONTENTS_MAX: usize = 1 << 24;
 
 /// Logs of one volume: every incarnation that ever was.
-pub const LOGS_MAX: usize = 4096;
+pub const LOGS_MAX: usize = crate::limits::INCARNATIONS_MAX;
 
 /// Positions from here on are nobody's: more records than a disk will ever make.
 pub const POSITION_MAX: u64 = 1 << 60;

@@ -23,3 +23,8 @@ pub const XATTRS_BYTES_MAX: usize = 256 * 1024;
 
 /// Largest `inline_max` a volume may have, in bytes: larger files are better served by the swarm.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Incarnations of one volume, all that ever were: author chains in a repository or an announcement, holdings logs,
+/// members. Each costs every node some hundred bytes; a volume has a few for each disk, so that this is far more
+/// than it needs, and a whole announcement (36 bytes each) is well within a frame of the link.
+pub const INCARNATIONS_MAX: usize = 4096;

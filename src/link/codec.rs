@@ -18,11 +18,11 @@ pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of the length before each frame.
 pub const FRAME_LENGTH_BYTES: usize = 4;
 
-/// Entries of a heads message: far more incarnations than a volume ever has.
-pub const HEADS_MAX: usize = 10_000;
+/// Entries of a heads message: one for each author.
+pub const HEADS_MAX: usize = delugefs_core::limits::INCARNATIONS_MAX;
 
-/// Entries of a holdings summary.
-pub const HOLDINGS_MAX: usize = 10_000;
+/// Entries of a holdings summary: one for each log.
+pub const HOLDINGS_MAX: usize = delugefs_core::limits::INCARNATIONS_MAX;
 
 /// Bytes of holdings in one message: what is left of a frame, and a round number.
 pub const HOLDINGS_BYTES_MAX: usize = 1_000_000;

@@ -16,7 +16,7 @@ use std::time::Duration;
 const FORMAT: u32 = 1;
 
 /// Nodes remembered; beyond it, new ones are used while connected but not written down.
-const MEMBERS_MAX: usize = 4096;
+const MEMBERS_MAX: usize = delugefs_core::limits::INCARNATIONS_MAX;
 
 /// For so long after its start, a node misses nobody: those that are up find each other in less, and what it has
 /// missed while it was off says nothing about others.

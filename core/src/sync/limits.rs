@@ -27,7 +27,7 @@ pub const PULLS_FRUITLESS_MAX: u32 = 3;
 pub const KNOWN_HEADS_MAX: usize = 64;
 
 /// Authors in one announcement: every incarnation that ever wrote, 36 bytes each.
-pub const AUTHORS_MAX: usize = 4096;
+pub const AUTHORS_MAX: usize = crate::limits::INCARNATIONS_MAX;
 
 /// How long arrivals and local changes are gathered while pulls run: imperceptible, and enough for a burst
 /// of peers' commits on a LAN.

@@ -1,5 +1,7 @@
 //! Limits on what a peer may ask for or send, each with its unit and reason.
 
+use delugefs_core::limits::INCARNATIONS_MAX;
+
 /// Limits of one served connection.
 #[derive(Debug, Clone)]
 pub struct ServeLimits {
@@ -46,7 +48,7 @@ pub struct PullLimits {
 impl Default for PullLimits {
     fn default() -> Self {
         Self {
-            refs_max: 16_384,
+            refs_max: INCARNATIONS_MAX,
             objects_max: 32_000_000,
             pack_bytes_max: 64 << 30,
             commit_bytes_max: 1 << 20,
