@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod cli;
 pub mod control;
+mod durable;
 pub mod filesystem;
 pub mod fuse;
 pub mod fuzzing;

@@ -50,11 +50,14 @@ impl Retention {
     /// Reads the file of a root, or starts one. Lines that make no sense are passed over.
     pub fn open(root: &Path) -> io::Result<Self> {
         let path = root.join("expiring");
-        let text = match std::fs::read_to_string(&path) {
+        let bytes = match std::fs::read(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             other => other.unwrap_or_default(),
         };
-        let mut lines = text.lines();
+        let text = String::from_utf8_lossy(&bytes);
+        // the first digits of a time are an earlier time
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let mut lines = whole.lines();
         if lines.next().is_some_and(|first| first != HEADER) {
             let text = format!("{} is not in the format {HEADER}", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -163,15 +166,13 @@ fn line(info_hash: &InfoHash, death: &Death) -> String {
 }
 
 fn write_anew(path: &Path, since: &BTreeMap<InfoHash, Death>) -> io::Result<File> {
-    let new = path.with_extension("new");
     let lines = since
         .iter()
         .map(|(info_hash, death)| line(info_hash, death));
     let text: String = std::iter::once(format!("{HEADER}\n"))
         .chain(lines)
         .collect();
-    std::fs::write(&new, text)?;
-    std::fs::rename(&new, path)?;
+    crate::durable::replace(path, text.as_bytes())?;
     OpenOptions::new().append(true).open(path)
 }
 
@@ -185,6 +186,21 @@ mod tests {
 
     fn hash(byte: u8) -> InfoHash {
         InfoHash::new([byte; 20])
+    }
+
+    #[test]
+    fn what_a_power_cut_leaves_of_the_file_expires_nothing_early() {
+        let root = tempfile::tempdir().unwrap();
+        let mut retention = Retention::open(root.path()).unwrap();
+        retention.died(hash(1), 40 * DAY, None).unwrap();
+        let path = root.path().join("expiring");
+        let text = std::fs::read(&path).unwrap();
+        let cut = [&text[..text.len() - 3], &text[..text.len() - 3]].concat();
+        for end in [&b""[..], b"\0\0\0", b"\xff\n", b"\0\n"] {
+            std::fs::write(&path, [&cut, end].concat()).unwrap();
+            let retention = Retention::open(root.path()).unwrap();
+            assert_eq!(retention.expired(41 * DAY, KEEP), (vec![], vec![]));
+        }
     }
 
     #[test]

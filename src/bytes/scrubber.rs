@@ -113,10 +113,8 @@ impl Scrubber {
     pub fn store(&self) {
         // one at a time: the lock is held, which nobody needs for longer than the disk takes
         let scrub = lock(&self.scrub);
-        let new = self.path.with_extension("new");
         let text = codec::encode(&scrub);
-        let stored = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.path));
-        if let Err(error) = stored {
+        if let Err(error) = crate::durable::replace(&self.path, text.as_bytes()) {
             tracing::warn!("cannot write down how far the scrub is: {error}");
         }
     }

@@ -252,7 +252,7 @@ impl State {
             return;
         };
         let unlinked = node.place.is_none();
-        let mut nonce = None;
+        let mut left = None;
         if node.handles == 0
             && let Some(body) = node.file_mut()
         {
@@ -264,11 +264,11 @@ impl State {
                     .as_ref()
                     .is_some_and(super::staging::Staged::is_idle)
             {
-                nonce = body.staged.take().map(|staged| staged.nonce);
+                left = body.staged.take();
             }
         }
-        if let Some(nonce) = nonce {
-            self.staging.remove(&nonce);
+        if let Some(staged) = left {
+            self.dismiss(&staged);
         }
         self.names.drop_unused(inode);
     }

@@ -51,6 +51,7 @@ pub(super) fn start(config: Config, ports: Ports) -> Result<State, FsError> {
         handles: Handles::default(),
         journal,
         staging,
+        leaving: Vec::new(),
         unsealed: VecDeque::new(),
         ports,
         config,
@@ -65,9 +66,11 @@ pub(super) fn start(config: Config, ports: Ports) -> Result<State, FsError> {
         files.note(&record);
         state.replay(record, sequence, &mut places)?;
     }
-    state.take_up(files, &places)?;
+    let kept = state.take_up(files, &places)?;
     let all = state.snapshot();
     state.journal.rewrite(all)?;
+    // not before: what was read of the journal may not be on the disk yet
+    state.staging.sweep(|name| kept.contains(name))?;
     Ok(state)
 }
 
@@ -290,8 +293,12 @@ impl State {
         Ok(child.filter(|_| self.names.inode_of(id) == child))
     }
 
-    /// Takes up what was being written, as closed files, and removes what nobody knows.
-    fn take_up(&mut self, files: StagingFiles, places: &Places) -> Result<(), FsError> {
+    /// Takes up what was being written, as closed files. The names of their staging files.
+    fn take_up(
+        &mut self,
+        files: StagingFiles,
+        places: &Places,
+    ) -> Result<HashSet<String>, FsError> {
         let boot = self.ports.source.boot();
         let is_cut_short = files.is_cut_short;
         let mut kept = HashSet::new();
@@ -313,7 +320,7 @@ impl State {
             self.take_up_one(found.item, staged, places, (known, is_cut_short))?;
             kept.insert(super::staging::hex(&nonce));
         }
-        self.staging.sweep(|name| kept.contains(name))
+        Ok(kept)
     }
 
     fn take_up_one(

@@ -124,7 +124,7 @@ impl State {
             && let Some(staged) = body.staged.take()
         {
             body.backing = is_open.then(|| Arc::clone(&staged.file));
-            self.staging.remove(&staged.nonce);
+            self.dismiss(&staged);
         }
     }
 

@@ -6,7 +6,7 @@ use super::inode::{Place, placed};
 use super::journal::{Journal, Record, StagedItem};
 use super::namespace::{Namespace, placed_root};
 use super::pending::Pending;
-use super::staging::{Nonce, Staging};
+use super::staging::{Nonce, Staged, Staging};
 use super::{Config, FsError, Inode, Ports};
 use delugefs_core::change::{Change, Changes};
 use delugefs_core::entry::{Entry, Placed};
@@ -21,6 +21,9 @@ pub(super) struct State {
     pub(super) handles: Handles,
     pub(super) journal: Journal,
     pub(super) staging: Staging,
+    /// Staging files that nobody needs once the journal is on the disk up to this sequence: until then a power cut
+    /// takes it back to where they are what was synced.
+    pub(super) leaving: Vec<(u64, Nonce)>,
     /// Closed files that wait to be sealed. May name some that do not any more.
     pub(super) unsealed: VecDeque<Inode>,
     pub(super) ports: Ports,
@@ -137,6 +140,26 @@ impl State {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// A staging file is not needed any more, as the journal says.
+    pub(super) fn dismiss(&mut self, staged: &Staged) {
+        match staged.synced {
+            true => self.leaving.push((self.journal.sequence(), staged.nonce)),
+            false => self.staging.remove(&staged.nonce),
+        }
+    }
+
+    /// The journal is on the disk up to `sequence`.
+    pub(super) fn is_durable_to(&mut self, sequence: u64) {
+        let (gone, wait) = std::mem::take(&mut self.leaving)
+            .into_iter()
+            .partition(|(needed, _)| *needed <= sequence);
+        self.leaving = wait;
+        let gone: Vec<(u64, Nonce)> = gone;
+        for (_, nonce) in gone {
+            self.staging.remove(&nonce);
+        }
     }
 
     /// Whether changes are still taken.

@@ -31,6 +31,12 @@ impl Filesystem {
         self.sync_files(all)
     }
 
+    /// Lets go of staging files that only wait for the journal to be on the disk. Blocks, when there are any.
+    pub fn sync_leaving(&self) -> Result<(), FsError> {
+        let none = self.lock().leaving.is_empty();
+        if none { Ok(()) } else { self.sync_journal() }
+    }
+
     fn sync_files(&self, mut inodes: Vec<Inode>) -> Result<(), FsError> {
         inodes.sort_unstable();
         for inode in inodes {
@@ -104,6 +110,7 @@ impl Filesystem {
             return Err(error.into());
         }
         *durable = sequence;
+        self.lock().is_durable_to(sequence);
         Ok(())
     }
 }

@@ -101,9 +101,7 @@ impl Members {
             format: FORMAT,
             nodes: nodes.collect(),
         };
-        let new = self.path.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec_pretty(&stored)?)?;
-        std::fs::rename(&new, &self.path)
+        crate::durable::replace(&self.path, &serde_json::to_vec_pretty(&stored)?)
     }
 
     /// A node has introduced itself.

@@ -31,11 +31,13 @@ impl PinFile {
         std::fs::create_dir_all(holdings)?;
         let path = holdings.join("pins");
         let mut file = File::options().create(true).append(true).open(&path)?;
-        let text = std::fs::read_to_string(&path)?;
-        if HEADER.starts_with(&text) {
+        let bytes = std::fs::read(&path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        if HEADER.starts_with(text.trim_end_matches('\0')) {
             // new, or cut off while it was
             file.set_len(0)?;
             file.write_all(HEADER.as_bytes())?;
+            file.sync_all()?;
         } else if !text.starts_with(HEADER) {
             let text = format!("{} is not in the format {HEADER:?}", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -68,7 +70,8 @@ impl Pins for PinFile {
                     "{node} {}\n",
                     blake3::Hash::from_bytes(*static_key).to_hex()
                 );
-                if let Err(error) = state.file.write_all(line.as_bytes()) {
+                let written = state.file.write_all(line.as_bytes());
+                if let Err(error) = written.and_then(|()| state.file.sync_data()) {
                     tracing::warn!(
                         "the key of node {node} is remembered only until the next start: {error}"
                     );

@@ -76,6 +76,9 @@ fn sync_and_declare(shared: &Shared, copied: &mut Copied) -> bool {
     if !shared.publishing.goes_on() {
         return false;
     }
+    if let Err(error) = shared.filesystem.sync_leaving() {
+        tracing::warn!("files that are not needed any more wait in staging: {error}");
+    }
     let replica = &shared.replica;
     let synced = replica.store.sync();
     for (content, error) in &synced.failed {

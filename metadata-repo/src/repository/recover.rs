@@ -127,6 +127,7 @@ pub(super) fn recover(
 fn remove_torn(session: &Session<'_>, path: &Path) -> Result<()> {
     let store = gix::odb::loose::Store::at(path.join("objects"), session.git().object_hash());
     let mut buffer = Vec::new();
+    let mut gone = 0;
     for id in store.iter() {
         let id = id.map_err(git("list objects"))?;
         let is_whole = match store.try_find(&id, &mut buffer) {
@@ -136,9 +137,14 @@ fn remove_torn(session: &Session<'_>, path: &Path) -> Result<()> {
         };
         if !is_whole {
             let file = store.object_path(&id);
-            tracing::warn!("after a power cut, the object {id} is not whole, and goes");
             fs::remove_file(&file).map_err(io(format!("remove {}", file.display())))?;
+            gone += 1;
         }
+    }
+    if gone > 0 {
+        tracing::warn!(
+            "after a power cut, {gone} objects of the names were not whole, and are gone"
+        );
     }
     Ok(())
 }
