@@ -1,6 +1,7 @@
 //! Limits on what a peer may ask for or send, each with its unit and reason.
 
 use delugefs_core::limits::INCARNATIONS_MAX;
+use std::time::Duration;
 
 /// Limits of one served connection.
 #[derive(Debug, Clone)]
@@ -13,6 +14,9 @@ pub struct ServeLimits {
     pub commits_max: usize,
     /// Most objects in one pack; its list takes 20 bytes of memory for each.
     pub objects_max: usize,
+    /// Longest time in which the client hears nothing while objects are listed: well under the 30 s that a
+    /// node waits.
+    pub silence_max: Duration,
 }
 
 impl Default for ServeLimits {
@@ -22,6 +26,7 @@ impl Default for ServeLimits {
             requests_max: 1024,
             commits_max: 4_000_000,
             objects_max: 32_000_000,
+            silence_max: Duration::from_secs(5),
         }
     }
 }

@@ -15,6 +15,7 @@ mod limits;
 mod pack_reader;
 mod pack_writer;
 mod pktline;
+mod progress;
 mod refs;
 mod refusal;
 mod request;

@@ -92,6 +92,8 @@ pub(super) struct FetchRequest {
     pub(super) depth: Option<usize>,
     /// The client has said all it has to say.
     pub(super) done: bool,
+    /// Say nothing for people to read beside the pack.
+    pub(super) no_progress: bool,
 }
 
 /// Reads one request, of at most `lines_max` lines, whose first packet has been read already where `first` is
@@ -193,8 +195,9 @@ impl FetchRequest {
             b"shallow" => self.shallow.push(parse_id(value)?),
             b"deepen" => self.depth = Some(parse_depth(value)?),
             b"done" => self.done = true,
+            b"no-progress" => self.no_progress = true,
             // hints that a server may leave unused
-            b"thin-pack" | b"no-progress" | b"include-tag" | b"ofs-delta" => {}
+            b"thin-pack" | b"include-tag" | b"ofs-delta" => {}
             b"deepen-since" | b"deepen-not" | b"deepen-relative" => {
                 return Err(ExchangeError::protocol(
                     "of the ways to deepen only --depth is served",

@@ -2,6 +2,7 @@
 
 use super::history::{History, Query, Selection};
 use super::pktline::{self, BandWriter, Line, Reader};
+use super::progress::Progress;
 use super::request::{self, DaemonLine, FetchRequest, RefsRequest, Request};
 use super::store::Objects;
 use super::tree::walk_new;
@@ -62,14 +63,22 @@ pub(crate) fn serve_from(
 
 /// Tells the client why the connection ends, as far as it concerns it and if it still listens.
 fn complain(out: &mut dyn Write, error: &ExchangeError) {
+    if let Some(text) = complaint("ERR ", error) {
+        let _ = pktline::data(out, &text);
+    }
+}
+
+/// What the client is told of an error, after `prefix`; nothing where it is gone.
+fn complaint(prefix: &str, error: &ExchangeError) -> Option<Vec<u8>> {
     let text = match error {
-        ExchangeError::Connection(_) | ExchangeError::Truncated(_) => return,
-        ExchangeError::Repository(_) => "ERR this node's repository failed".to_owned(),
-        ExchangeError::Protocol(why) => format!("ERR {why}"),
-        other => format!("ERR {other}"),
+        ExchangeError::Connection(_) | ExchangeError::Truncated(_) => return None,
+        ExchangeError::Repository(_) => format!("{prefix}this node's repository failed"),
+        ExchangeError::Protocol(why) => format!("{prefix}{why}"),
+        other => format!("{prefix}{other}"),
     };
-    let text = &text.as_bytes()[..text.len().min(COMPLAINT_BYTES_MAX)];
-    let _ = pktline::data(out, text);
+    let mut text = text.into_bytes();
+    text.truncate(COMPLAINT_BYTES_MAX);
+    Some(text)
 }
 
 struct Connection<'a> {
@@ -192,14 +201,31 @@ impl Connection<'_> {
             depth: request.depth,
         };
         let selection = history.select(&query)?;
-        let ids = list_objects(&mut history, &selection, self.options.limits.objects_max)?;
         if negotiating {
             self.acknowledge(&common)?;
         }
         if request.depth.is_some() || !selection.shallow.is_empty() {
             self.tell_shallow(&selection)?;
         }
-        self.send_pack(&mut repository, &ids)
+        pktline::data(self.out, b"packfile\n")?;
+        let result = self.send_objects(&mut repository, &mut history, (&selection, request));
+        if let Some(text) = result.as_ref().err().and_then(|it| complaint("\x03", it)) {
+            pktline::data(self.out, &text)?;
+        }
+        result
+    }
+
+    /// Lists what the selection comes to, saying so, and sends it.
+    fn send_objects(
+        &mut self,
+        repository: &mut gix::Repository,
+        history: &mut History<'_>,
+        (selection, request): (&Selection, &FetchRequest),
+    ) -> Result<(), ExchangeError> {
+        let limits = &self.options.limits;
+        let mut progress = Progress::begin(self.out, request, limits.silence_max)?;
+        let ids = list_objects(history, selection, limits.objects_max, &mut progress)?;
+        self.send_pack(repository, &ids)
     }
 
     /// A client may ask for what was advertised, and for what lies below it.
@@ -260,14 +286,10 @@ impl Connection<'_> {
         objects: &mut dyn Objects,
         ids: &[ObjectId],
     ) -> Result<(), ExchangeError> {
-        pktline::data(self.out, b"packfile\n")?;
         let mut band = BandWriter::new(self.out);
         let written = pack_writer::write(objects, ids, &mut band);
         band.flush().map_err(ExchangeError::Connection)?;
-        if let Err(error) = written {
-            pktline::data(self.out, b"\x03this node's repository failed\n")?;
-            return Err(error);
-        }
+        written?;
         self.served.objects += ids.len();
         pktline::special(self.out, &Line::Flush)
     }
@@ -279,10 +301,12 @@ fn list_objects(
     history: &mut History<'_>,
     selection: &Selection,
     objects_max: usize,
+    progress: &mut Progress<'_>,
 ) -> Result<Vec<ObjectId>, ExchangeError> {
     let (mut ids, mut seen) = (Vec::new(), HashSet::new());
     for commit in &selection.commits {
         ids.push(*commit);
+        progress.listed(ids.len())?;
         let bases = history.bases(selection, *commit)?;
         let tree = history.node(*commit)?.tree;
         walk_new(
@@ -297,7 +321,7 @@ fn list_objects(
                     });
                 }
                 ids.push(found.id);
-                Ok(())
+                progress.listed(ids.len())
             },
         )?;
     }

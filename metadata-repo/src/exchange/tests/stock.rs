@@ -1,9 +1,12 @@
 //! Stock git as the client, over loopback.
 
-use super::super::GitStore as _;
-use super::support::{Node, VOLUME, git, import, incarnation, pull, try_git, with_server};
+use super::super::{GitStore as _, ServeLimits, ServeOptions};
+use super::support::{
+    Node, VOLUME, git, import, incarnation, pull, pull_as, serving, trusting, try_git, with_server,
+    with_server_as,
+};
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A volume with some history.
@@ -134,6 +137,48 @@ fn an_empty_volume_can_be_cloned() {
         let clone = folder.path().join("clone");
         git(&clone, &["pull", "-q"]);
         assert_eq!(git(&clone, &["rev-parse", "HEAD"]), first.to_string());
+    });
+}
+
+/// Never silent: speaks at every object that is listed.
+fn talkative() -> ServeOptions {
+    ServeOptions {
+        limits: ServeLimits {
+            silence_max: Duration::ZERO,
+            ..ServeLimits::default()
+        },
+        ..serving()
+    }
+}
+
+#[test]
+fn progress_is_told_while_objects_are_listed() {
+    let node = volume();
+    let folder = TempDir::new().unwrap();
+    with_server_as(&node, &talkative(), |url| {
+        let said = git(folder.path(), &["clone", "--progress", url, "told"]);
+        assert!(said.contains("remote: listing objects: 1"), "{said}");
+        let said = git(folder.path(), &["clone", "-q", url, "quiet"]);
+        assert_eq!(said, "");
+        for clone in ["told", "quiet"] {
+            git(&folder.path().join(clone), &["fsck", "--strict", "--full"]);
+        }
+    });
+    let to = Node::new();
+    let (pulled, served) = pull_as(&to, &node, (&trusting(), &talkative()));
+    assert_eq!(pulled.unwrap().objects, served.unwrap().objects);
+    to.fsck();
+}
+
+#[test]
+fn a_listing_that_exceeds_its_limit_is_told_within_the_pack() {
+    let node = volume();
+    let folder = TempDir::new().unwrap();
+    let mut options = talkative();
+    options.limits.objects_max = 3;
+    with_server_as(&node, &options, |url| {
+        let (good, said) = try_git(folder.path(), &["clone", url, "clone"]);
+        assert!(!good && said.contains("objects in one pack"), "{said}");
     });
 }
 

@@ -224,9 +224,18 @@ pub(super) fn pull_with(
     from: &Node,
     options: &PullOptions<'_>,
 ) -> (Result<Pulled, ExchangeError>, Result<Served, ExchangeError>) {
+    pull_as(to, from, (options, &serving()))
+}
+
+/// The same, with the server's own rules.
+pub(super) fn pull_as(
+    to: &Node,
+    from: &Node,
+    (options, serving): (&PullOptions<'_>, &ServeOptions),
+) -> (Result<Pulled, ExchangeError>, Result<Served, ExchangeError>) {
     let (client, server) = streams();
     std::thread::scope(|scope| {
-        let serving_it = scope.spawn(|| serve_from(from, &server, &server, &serving()));
+        let serving_it = scope.spawn(|| serve_from(from, &server, &server, serving));
         let pulled = pull_into(to, &client, &client, options);
         drop(client);
         (pulled, serving_it.join().unwrap())
@@ -282,6 +291,15 @@ pub(super) fn import(node: &Node, stream: &[u8]) {
 
 /// Serves a repository on loopback while `client` runs with its `git://` address.
 pub(super) fn with_server<T>(node: &(impl GitStore + Sync), client: impl FnOnce(&str) -> T) -> T {
+    with_server_as(node, &serving(), client)
+}
+
+/// The same, by other rules than [`serving`]'s.
+pub(super) fn with_server_as<T>(
+    node: &(impl GitStore + Sync),
+    options: &ServeOptions,
+    client: impl FnOnce(&str) -> T,
+) -> T {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = AtomicBool::new(false);
@@ -293,7 +311,7 @@ pub(super) fn with_server<T>(node: &(impl GitStore + Sync), client: impl FnOnce(
                 }
                 let stream = stream.unwrap();
                 stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-                scope.spawn(move || serve_from(node, &stream, &stream, &serving()));
+                scope.spawn(move || serve_from(node, &stream, &stream, options));
             }
         });
         let stop_at_end = StopAtEnd {
