@@ -9,3 +9,4 @@ pub mod replica;
 pub mod retention;
 mod room;
 pub mod scrubber;
+pub mod torn;

@@ -6,6 +6,7 @@ use super::holdings::HoldingsFiles;
 use super::retention::Retention;
 use super::room::Room;
 use super::scrubber::Scrubber;
+use super::torn::{Boot, BootFile};
 use crate::filesystem::Space;
 use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
@@ -50,13 +51,16 @@ pub struct Replica {
     own: IncarnationId,
     swarm: OnceLock<Swarm>,
     catalogue: Mutex<Catalogue>,
-    holdings: Mutex<HoldingsFiles>,
+    pub(super) holdings: Mutex<HoldingsFiles>,
     retention: Mutex<Retention>,
     subjects: Mutex<Subjects>,
     completed: Mutex<BTreeSet<InfoHash>>,
     durable: Mutex<BTreeSet<InfoHash>>,
     /// Contents whose files this node said it has, and which are gone or incomplete at the start.
     missing: Mutex<BTreeSet<InfoHash>>,
+    /// Contents that a power cut may have torn: not told of before they are read.
+    pub(super) doubtful: Mutex<BTreeSet<InfoHash>>,
+    pub(super) boot: BootFile,
     /// What is read again, and what was found damaged.
     pub scrub: Scrubber,
     room: Room,
@@ -70,16 +74,25 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the bytes of a root.
+    /// Opens the bytes of a root, for an incarnation and under a boot of the machine. [`Replica::check_torn`] is to
+    /// follow.
     pub fn open(
         root: &Path,
         store: ContentStore,
         repository: Repository,
-        own: IncarnationId,
+        (own, boot): (IncarnationId, Boot),
     ) -> io::Result<Self> {
         let mut holdings = HoldingsFiles::open(&root.join("holdings"), own)?;
+        let boot = BootFile::new(root, boot);
         let complete = store.list().into_iter().filter(|held| held.complete);
-        let held: BTreeSet<_> = complete.map(|held| held.content.info_hash).collect();
+        let mut held: BTreeSet<_> = complete.map(|held| held.content.info_hash).collect();
+        let mut doubtful = BTreeSet::new();
+        if boot.differs()? {
+            let said = holdings.holdings().log(own);
+            let is_said = |content: &_| said.is_some_and(|log| log.held().contains(content));
+            doubtful = held.iter().filter(|one| !is_said(one)).copied().collect();
+            held.retain(|content| !doubtful.contains(content));
+        }
         let mut missing: BTreeSet<_> = holdings
             .set_own(&held)
             .map_err(io::Error::other)?
@@ -98,6 +111,8 @@ impl Replica {
             completed: Mutex::default(),
             durable: Mutex::default(),
             missing: Mutex::new(missing),
+            doubtful: Mutex::new(doubtful),
+            boot,
             scrub: Scrubber::open(root)?,
             room: Room::new(root),
             vain: Mutex::default(),
@@ -498,7 +513,8 @@ mod tests {
         let settings = Settings::new(VolumeId::new([1; 16]), "test".to_owned());
         let names = root.join("metadata.git");
         let repository = Repository::create(&names, &settings).unwrap();
-        Replica::open(root, store, repository, IncarnationId::new([1; 16])).unwrap()
+        let own = (IncarnationId::new([1; 16]), Some([1; 16]));
+        Replica::open(root, store, repository, own).unwrap()
     }
 
     fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {

@@ -82,6 +82,10 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
     parts.replica.join(swarm(&parts, &gate)?);
     let learned = parts.replica.learn(filesystem.base().tree, unix_time());
     learned.map_err(|source| names_error(&layout, source))?;
+    let checked = parts.replica.check_torn(unix_time());
+    checked.map_err(NodeError::io(
+        "cannot check what the last power cut may have damaged",
+    ))?;
 
     let shared = Shared {
         credentials: credentials(&file)?,
@@ -323,7 +327,7 @@ impl Parts {
         for finding in store.findings() {
             tracing::warn!("{finding:?}");
         }
-        let own = file.identity.keys.incarnation();
+        let own = (file.identity.keys.incarnation(), fs::Source::boot(&System));
         let failed = || NodeError::io(format!("cannot use {}", layout.holdings().display()));
         let replica =
             Replica::open(&options.root, store, repository.clone(), own).map_err(failed())?;

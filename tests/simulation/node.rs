@@ -284,7 +284,9 @@ impl Node {
         let repository = Repository::open_in(&names, &format!("boot-{boots}"))?;
         let store = ContentStore::open(&self.root)?;
         let incarnation = self.incarnation();
-        let replica = Replica::open(&self.root, store, repository.clone(), incarnation)?;
+        let boot = delugefs::filesystem::Source::boot(self.source.as_ref());
+        let own = (incarnation, boot);
+        let replica = Replica::open(&self.root, store, repository.clone(), own)?;
         let replica = Arc::new(replica);
         let contents = Arc::new(SimContents {
             inner: Bytewise(Arc::clone(&replica)),
@@ -310,6 +312,7 @@ impl Node {
         };
         let filesystem = Filesystem::start(config, ports)?;
         replica.learn(filesystem.base().tree, self.source.seconds())?;
+        replica.check_torn(self.source.seconds())?;
         Ok(Parts {
             repository,
             filesystem,

@@ -1,8 +1,9 @@
 //! What survives a power cut, and whether it did.
 
+use super::check::is_damage;
 use super::partial::lock;
 use super::{ContentStore, Inner, StoreError};
-use crate::hash::hash_file;
+use crate::hash::{HashError, hash_file};
 use crate::metainfo::Info;
 use delugefs_core::ids::InfoHash;
 use rustix::fs::{Advice, fadvise};
@@ -82,7 +83,7 @@ impl ContentStore {
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
         let found = match hash_file(&file) {
             Ok(found) => Some(found),
-            Err(crate::hash::HashError::Info(_)) => None,
+            Err(HashError::Info(_)) => None,
             Err(source) => return Err(StoreError::Hash { path, source }),
         };
         if found.as_ref() != Some(info) {
@@ -90,6 +91,18 @@ impl ContentStore {
         }
         lock(&self.inner.index).clear_suspect(&content);
         Ok(Verdict::Good)
+    }
+
+    /// Reads a complete content whose descriptor is not at hand: whether its bytes are those its info-hash names. Bytes
+    /// that the disk cannot give are not. Blocks for as long as hashing takes.
+    pub fn is_named_right(&self, content: &InfoHash) -> Result<bool, StoreError> {
+        let path = self.path(content);
+        match hash_file(&self.open_content(content)?) {
+            Ok(found) => Ok(found.info_hash() == *content),
+            Err(HashError::Info(_)) => Ok(false),
+            Err(HashError::Read(error)) if is_damage(&error) => Ok(false),
+            Err(source) => Err(StoreError::Hash { path, source }),
+        }
     }
 }
 
