@@ -147,12 +147,11 @@ mod tests {
     fn open(root: &Path, boot: Boot) -> Replica {
         let store = ContentStore::open(root).unwrap();
         let names = root.join("metadata.git");
-        let repository = match names.exists() {
-            true => Repository::open(&names).unwrap(),
-            false => {
-                let settings = Settings::new(VolumeId::new([1; 16]), "test".to_owned());
-                Repository::create(&names, &settings).unwrap()
-            }
+        let settings = Settings::new(VolumeId::new([1; 16]), "test".to_owned());
+        let repository = if names.exists() {
+            Repository::open(&names).unwrap()
+        } else {
+            Repository::create(&names, &settings).unwrap()
         };
         Replica::open(root, store, repository, (IncarnationId::new([1; 16]), boot)).unwrap()
     }
@@ -210,6 +209,12 @@ mod tests {
         let (whole, torn) = cut(root.path());
         let replica = open(root.path(), BEFORE);
         assert!(replica.claims(&whole) && replica.claims(&torn));
+    }
+
+    #[test]
+    fn golden() {
+        let expected = b"1 02020202020202020202020202020202\n";
+        assert_eq!(line([2; 16]), expected);
     }
 
     #[test]
