@@ -268,16 +268,15 @@ impl Disk {
         if durable == Some(&kept.bytes) {
             return durable.cloned();
         }
-        // A torn content would be taken for whole: the store does not read contents again after a power cut.
-        let may_tear = !path.components().any(|part| part.as_os_str() == "data");
         match (random.within(0, 3), durable) {
             (0, Some(durable)) => Some(durable.clone()),
-            (0, None) if may_tear => Some(Vec::new()),
+            (0, None) => Some(Vec::new()),
             // a reference is one block: it is there or not
-            (1, _) if may_tear && path.components().any(|part| part.as_os_str() == "refs") => {
-                Some(Vec::new())
+            (1, _) if path.components().any(|part| part.as_os_str() == "refs") => Some(Vec::new()),
+            (1, None) if path.components().any(|part| part.as_os_str() == "data") => {
+                Some(zeroed(&kept.bytes, random))
             }
-            (1, _) if may_tear => Some(torn(durable, &kept.bytes, random)),
+            (1, _) => Some(torn(durable, &kept.bytes, random)),
             _ => Some(kept.bytes.clone()),
         }
     }
@@ -291,6 +290,19 @@ fn torn(durable: Option<&Vec<u8>>, now: &[u8], random: &mut Random) -> Vec<u8> {
         && random.percent(50)
     {
         bytes[..whole].copy_from_slice(&durable[..whole]);
+    }
+    bytes
+}
+
+/// As long as it should be, but some of it was never written: all, the end, or something in the middle.
+fn zeroed(now: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = now.to_vec();
+    let start = random.below(bytes.len() + 1);
+    let end = start + random.below(bytes.len() - start + 1);
+    match random.within(0, 3) {
+        0 => bytes.fill(0),
+        1 => bytes[start..].fill(0),
+        _ => bytes[start..end].fill(0),
     }
     bytes
 }

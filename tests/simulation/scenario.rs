@@ -472,12 +472,18 @@ impl World {
         }
     }
 
-    /// Contents that are on no disk any more.
+    /// Contents that are whole on no disk any more.
     fn note_lost(&mut self) {
         for content in self.archive.all() {
             let hex = content.to_string();
-            let is_there = |node: &Node| node.root.join("data").join(&hex[..2]).join(&hex).exists();
-            if !self.nodes.iter().any(is_there) {
+            let bytes = self.archive.get(&content);
+            let is_whole = |node: &Node| {
+                let path = node.root.join("data").join(&hex[..2]).join(&hex);
+                std::fs::read(path)
+                    .ok()
+                    .is_some_and(|found| bytes.as_deref() == Some(&found[..]))
+            };
+            if !self.nodes.iter().any(is_whole) {
                 self.lost.insert(content);
             }
         }
