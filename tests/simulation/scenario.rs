@@ -501,6 +501,7 @@ impl World {
         if !std::mem::take(&mut self.nodes[number].has_lost_power) {
             return;
         }
+        self.check_whole(number);
         let shown = self.look(number);
         self.versions.check(number, &shown);
         self.nodes[number].faults.set_alone(true);
@@ -513,6 +514,20 @@ impl World {
         }
         self.versions
             .check_synced(number, |bytes| readable.contains(bytes));
+    }
+
+    /// What a disk calls complete, and so shows and serves, has the bytes that were sealed.
+    fn check_whole(&self, number: usize) {
+        let store = &self.nodes[number].parts().replica.store;
+        for held in store.list().into_iter().filter(|held| held.complete) {
+            let content = held.content.info_hash;
+            let found = std::fs::read(store.path(&content)).unwrap();
+            let sealed = self.archive.get(&content);
+            assert!(
+                sealed.as_deref() == Some(&found[..]),
+                "node {number} takes {content} for complete, and it is torn"
+            );
+        }
     }
 
     fn wipe(&mut self, number: usize) {
