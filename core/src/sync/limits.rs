@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// Pulls that run at once: more only compete for the disk's syncs.
-pub const PULLS_MAX: usize = 4;
+/// Pulls that run at once. With fewer, a burst by twenty nodes takes several rounds of pulls to be everywhere; each
+/// costs a thread, and they share the disk's syncs.
+pub const PULLS_MAX: usize = 16;
 
 /// After this without progress a pull no longer keeps others from pulling the same heads, nor takes one of the
 /// [`PULLS_MAX`] places: its peer is slow or lying. A usual pull takes some tens of milliseconds.

@@ -340,7 +340,7 @@ fn a_failed_pull_goes_to_another_peer_and_back_later() {
 #[test]
 fn only_so_many_pulls_run_and_liars_do_not_take_their_places_for_ever() {
     let mut rig = Rig::new(&[]);
-    let peers: Vec<u8> = (1..=8).collect();
+    let peers: Vec<u8> = (ME + 1..).take(2 * PULLS_MAX).collect();
     let mut started = Vec::new();
     for peer in &peers {
         rig.up(*peer);

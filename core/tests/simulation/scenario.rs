@@ -199,20 +199,18 @@ fn last_change(world: &mut World, hops: u32, slowest: u64) -> Duration {
     world.now - start
 }
 
-fn is_agreed(world: &World) -> bool {
-    let first = &world.nodes[0];
-    let heads = world.graph.maximal(first.store.authors());
-    world.nodes.iter().all(|node| {
-        node.pending == 0
-            && node.store.authors() == first.store.authors()
-            && node
-                .running
-                .as_ref()
-                .is_some_and(|running| running.shown == heads)
-    })
+pub(crate) fn is_agreed(world: &World) -> bool {
+    let authors = world.nodes[0].store.authors();
+    let have_the_same = |node: &Node| node.pending == 0 && node.store.authors() == authors;
+    if !world.nodes.iter().all(have_the_same) {
+        return false;
+    }
+    let heads = world.graph.maximal(authors);
+    let shows = |node: &Node| (node.running.as_ref()).is_some_and(|running| running.shown == heads);
+    world.nodes.iter().all(shows)
 }
 
-fn disagreement(world: &World) -> String {
+pub(crate) fn disagreement(world: &World) -> String {
     let line = |node: &Node| {
         let heads = world.graph.maximal(node.store.authors());
         let writes = world.graph.writes(&heads);

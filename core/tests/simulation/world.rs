@@ -73,6 +73,8 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     /// Percent of pulls and commits that fail.
     pub(crate) failures: u64,
+    /// Longest time that a commit or a rebase takes, usually and seldom, in milliseconds.
+    pub(crate) work: (u64, u64),
     pub(crate) is_told: bool,
     queue: BTreeMap<(Duration, u64), Next>,
     serial: u64,
@@ -90,6 +92,7 @@ impl World {
             network: Network::new(nodes, delay),
             counts: Counts::default(),
             failures: 0,
+            work: (30, 600),
             is_told,
             queue: BTreeMap::new(),
             serial: 0,
@@ -381,7 +384,9 @@ impl World {
     fn work_begins(&mut self, number: usize, work: Work) {
         self.nodes[number].begin(work);
         let is_slow = self.random.percent(2);
-        let mut left = self.random.ms(1, if is_slow { 600 } else { 30 });
+        let mut left = self
+            .random
+            .ms(1, if is_slow { self.work.1 } else { self.work.0 });
         let life = self.nodes[number].life;
         let mut at = Duration::ZERO;
         let mut is_done = true;
