@@ -99,10 +99,17 @@ pub(crate) fn pull_into(
     let mut repository = store.git();
     let ours = refs::authors(&repository)?;
     let theirs = without_refused((store, &mut repository), &ours, theirs, options)?;
+    let (theirs, crowded) = with_room(&ours, theirs, options.limits.refs_max);
+    for one in &crowded {
+        store.refusals().add(one);
+    }
     let plan = plan(&mut repository, &ours, &theirs, options)?;
     if plan.moves.is_empty() {
         end(&mut write)?;
-        return Ok(Pulled::default());
+        return Ok(Pulled {
+            refused: crowded,
+            ..Pulled::default()
+        });
     }
     let received = fetch(&mut lines, &mut write, &repository, (&plan, options))?;
     let _held = store.hold();
@@ -130,9 +137,35 @@ pub(crate) fn pull_into(
     }
     Ok(Pulled {
         moved,
-        refused,
+        refused: [crowded, refused].concat(),
         objects,
     })
+}
+
+/// Leaves out new authors beyond the limit: whoever has more can announce them to nobody.
+fn with_room(
+    ours: &BTreeMap<IncarnationId, ObjectId>,
+    mut theirs: BTreeMap<IncarnationId, ObjectId>,
+    limit: usize,
+) -> (BTreeMap<IncarnationId, ObjectId>, Vec<Refused>) {
+    let mut room = limit.saturating_sub(ours.len());
+    let mut crowded = Vec::new();
+    theirs.retain(|author, head| {
+        if ours.contains_key(author) {
+            return true;
+        }
+        if room == 0 {
+            crowded.push(Refused {
+                author: *author,
+                head: commit_id(head),
+                why: Refusal::Crowded { limit },
+            });
+            return false;
+        }
+        room -= 1;
+        true
+    });
+    (theirs, crowded)
 }
 
 /// Leaves out what was refused before: it is neither fetched nor told again. A fork is looked at again once other

@@ -30,6 +30,14 @@ pub enum Refusal {
         /// The head that the peer has.
         theirs: CommitId,
     },
+    /// Its author is new, and there is no room for more authors. Those that are here go on.
+    #[error(
+        "its author is new here, and the volume has {limit} authors already, the most that a node takes; a node that makes identities without end is faulty or hostile"
+    )]
+    Crowded {
+        /// Most authors.
+        limit: usize,
+    },
 }
 
 /// A chain that a peer has and that was not taken. Nothing of it counts; other chains are not affected.
@@ -53,7 +61,7 @@ impl fmt::Display for Refused {
 /// How long a refusal holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lasting {
-    /// A commit never gets better.
+    /// A commit never gets better, and authors do not go.
     Ever,
     /// Until other chains have what is here of this one.
     AsLongAsAlone,
@@ -76,7 +84,7 @@ impl Refusals {
 
     pub(super) fn add(&self, refused: &Refused) {
         let lasting = match refused.why {
-            Refusal::Rejected { .. } => Lasting::Ever,
+            Refusal::Rejected { .. } | Refusal::Crowded { .. } => Lasting::Ever,
             Refusal::Forked { .. } => Lasting::AsLongAsAlone,
         };
         self.cache()

@@ -288,6 +288,35 @@ fn fifty_authors() {
 }
 
 #[test]
+fn new_authors_beyond_the_limit_are_refused_and_the_others_go_on() {
+    let (from, other, to) = (Node::new(), Node::new(), Node::new());
+    let root = from.commit(0, &[], &[("a", "0")]);
+    let first = from.commit(1, &[root], &[("a", "1")]);
+    let mut options = trusting();
+    options.limits.refs_max = 2;
+    let pull_few = |from| pull_with(&to, from, &options).0.unwrap();
+    assert_eq!(pull_few(&from).moved.len(), 2);
+    pull(&other, &from);
+    let new = other.commit(2, &[first], &[("a", "2")]);
+    let next = other.commit(1, &[first], &[("a", "3")]);
+    git(
+        &other.path(),
+        &[
+            "update-ref",
+            "-d",
+            &format!("refs/authors/{}", incarnation(0)),
+        ],
+    );
+    let pulled = pull_few(&other);
+    assert_eq!(pulled.moved, [(incarnation(1), commit_id(next))]);
+    let why = Refusal::Crowded { limit: 2 };
+    let (author, head) = (incarnation(2), commit_id(new));
+    assert_eq!(pulled.refused, [Refused { author, head, why }]);
+    assert_eq!(pull_few(&other), Pulled::default(), "told once");
+    to.fsck();
+}
+
+#[test]
 fn two_pulls_at_once_meet_without_harm() {
     let (from, to) = (Node::new(), Node::new());
     let mut head = from.commit(1, &[], &[("a", "0")]);
