@@ -312,8 +312,10 @@ impl State {
             staged.privileged = found.item.privileged;
             staged.synced = found.synced;
             let lost_power = boot.is_none() || boot != found.boot;
-            let untrue = !staged.unborn && lost_power && !staged.synced;
-            if !staged.unborn && (untrue || !staged.written) {
+            // its bytes may be lost, and there is an older version which is not
+            let hides_better = !staged.unborn || !found.item.replaces.is_empty();
+            let untrue = lost_power && !staged.synced && hides_better;
+            if untrue || !(staged.unborn || staged.written) {
                 continue;
             }
             let known = self.resolve_id(id, places, 0)?;

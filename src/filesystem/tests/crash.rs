@@ -217,3 +217,27 @@ fn a_journal_that_lost_its_end_does_not_bear_again_what_is_committed() {
         }
     }
 }
+
+/// As editors save: a new file, renamed over the old one. Without a sync its bytes may be zeros after a power cut.
+#[test]
+fn after_a_power_cut_an_unsynced_file_does_not_take_the_place_of_an_older_one() {
+    let mut node = Node::new();
+    node.write("kept", b"old");
+    node.write("synced", b"old");
+    node.seal_all();
+    node.commit();
+    node.write("new", &[2; 6000]);
+    node.filesystem.sync_directory(Inode::ROOT).unwrap();
+    node.rename("new", "synced", RenameMode::Replace).unwrap();
+    node.write("new", &[1; 6000]);
+    node.rename("new", "kept", RenameMode::Replace).unwrap();
+    node.write("alone", &[3; 6000]);
+    node.restart();
+    assert_eq!(node.read("kept"), [1; 6000], "nothing was lost");
+    node.lose_power();
+    assert_eq!(node.read("kept"), b"old");
+    assert_eq!(node.read("synced"), [2; 6000]);
+    assert_eq!(node.read("alone"), [3; 6000]);
+    node.lose_power();
+    assert_eq!(node.read("kept"), b"old");
+}

@@ -13,7 +13,7 @@ use delugefs_core::time::Timestamp;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Bytes that a file may have to go into its descriptor.
@@ -182,6 +182,7 @@ pub(super) struct FakeSource {
     clock: AtomicU64,
     serial: AtomicU64,
     salt: u8,
+    boot: AtomicU8,
 }
 
 impl Source for FakeSource {
@@ -195,6 +196,10 @@ impl Source for FakeSource {
         let mut bytes = [self.salt; 16];
         bytes[8..].copy_from_slice(&serial.to_be_bytes());
         bytes
+    }
+
+    fn boot(&self) -> Option<[u8; 16]> {
+        Some([self.boot.load(Ordering::Relaxed); 16])
     }
 }
 
@@ -245,6 +250,7 @@ impl Node {
             clock: AtomicU64::new(1_000_000),
             serial: AtomicU64::new(1),
             salt: 0xaa,
+            boot: AtomicU8::new(1),
         });
         let events = Arc::new(FakeEvents::default());
         let tree = MemoryTree::new();
@@ -278,6 +284,12 @@ impl Node {
             publishing,
         );
         self.filesystem = Filesystem::start(config, ports).unwrap();
+    }
+
+    /// The machine starts anew: what was not synced may be lost.
+    pub(super) fn lose_power(&mut self) {
+        self.source.boot.fetch_add(1, Ordering::Relaxed);
+        self.restart();
     }
 
     /// Hashes everything that waits for it.
