@@ -300,7 +300,7 @@ fn new_authors_beyond_the_limit_are_refused_and_the_others_go_on() {
     let new = other.commit(2, &[first], &[("a", "2")]);
     let next = other.commit(1, &[first], &[("a", "3")]);
     git(
-        &other.path(),
+        other.path(),
         &[
             "update-ref",
             "-d",
