@@ -4,6 +4,7 @@
 //! others can be asked for again. A file that is damaged is set aside: its log is learned again from the others, our
 //! own is written anew from what is in the content store.
 
+use crate::durable;
 use delugefs_core::holdings::codec::{self, Recovered};
 use delugefs_core::holdings::{
     Applied, Batch, Holdings, HoldingsError, Log, Operation, Record, Wanted,
@@ -213,17 +214,7 @@ impl HoldingsFiles {
         };
         let text = codec::file(incarnation, log);
         self.files.remove(&incarnation);
-        let replace = || {
-            let new = path.with_extension("new");
-            let mut file = File::create(&new)?;
-            file.write_all(&text)?;
-            file.sync_data()?;
-            std::fs::rename(&new, &path)
-        };
-        replace().map_err(|source| HoldingsFileError::Io {
-            path: path.clone(),
-            source,
-        })
+        durable::replace(&path, &text).map_err(|source| HoldingsFileError::Io { path, source })
     }
 
     fn open_file(

@@ -80,7 +80,8 @@ impl Replica {
         root: &Path,
         store: ContentStore,
         repository: Repository,
-        (own, boot): (IncarnationId, Boot),
+        own: IncarnationId,
+        boot: Boot,
     ) -> io::Result<Self> {
         let mut holdings = HoldingsFiles::open(&root.join("holdings"), own)?;
         let boot = BootFile::new(root, boot);
@@ -513,8 +514,8 @@ mod tests {
         let settings = Settings::new(VolumeId::new([1; 16]), "test".to_owned());
         let names = root.join("metadata.git");
         let repository = Repository::create(&names, &settings).unwrap();
-        let own = (IncarnationId::new([1; 16]), Some([1; 16]));
-        Replica::open(root, store, repository, own).unwrap()
+        let own = IncarnationId::new([1; 16]);
+        Replica::open(root, store, repository, own, Some([1; 16])).unwrap()
     }
 
     fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {

@@ -7,13 +7,14 @@
 
 use super::replica::Replica;
 use crate::cli::units::show_size;
+use crate::durable;
 use crate::sync_ext::lock;
 use delugefs_core::holdings::Operation;
 use delugefs_core::ids::InfoHash;
 use delugefs_torrent::metainfo::Info;
 use delugefs_torrent::store::StoreError;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// One running of the machine; `None` where the kernel does not tell, which is never the same one.
@@ -43,11 +44,7 @@ impl BootFile {
     /// Says durably that the root is sound under this boot.
     fn store(&self) -> io::Result<()> {
         let Some(now) = self.now else { return Ok(()) };
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(&line(now))?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.path)?;
+        durable::replace(&self.path, &line(now))?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()
     }
@@ -153,7 +150,7 @@ mod tests {
         } else {
             Repository::create(&names, &settings).unwrap()
         };
-        Replica::open(root, store, repository, (IncarnationId::new([1; 16]), boot)).unwrap()
+        Replica::open(root, store, repository, IncarnationId::new([1; 16]), boot).unwrap()
     }
 
     fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {

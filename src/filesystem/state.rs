@@ -152,12 +152,8 @@ impl State {
 
     /// The journal is on the disk up to `sequence`.
     pub(super) fn is_durable_to(&mut self, sequence: u64) {
-        let (gone, wait) = std::mem::take(&mut self.leaving)
-            .into_iter()
-            .partition(|(needed, _)| *needed <= sequence);
-        self.leaving = wait;
-        let gone: Vec<(u64, Nonce)> = gone;
-        for (_, nonce) in gone {
+        let gone = |(needed, _): &mut (u64, Nonce)| *needed <= sequence;
+        for (_, nonce) in self.leaving.extract_if(.., gone) {
             self.staging.remove(&nonce);
         }
     }

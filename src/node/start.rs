@@ -327,10 +327,11 @@ impl Parts {
         for finding in store.findings() {
             tracing::warn!("{finding:?}");
         }
-        let own = (file.identity.keys.incarnation(), fs::Source::boot(&System));
+        let own = file.identity.keys.incarnation();
+        let boot = fs::Source::boot(&System);
         let failed = || NodeError::io(format!("cannot use {}", layout.holdings().display()));
         let replica =
-            Replica::open(&options.root, store, repository.clone(), own).map_err(failed())?;
+            Replica::open(&options.root, store, repository.clone(), own, boot).map_err(failed())?;
         let members = Members::open(&layout.holdings()).map_err(failed())?;
         let settings = repository
             .settings()
