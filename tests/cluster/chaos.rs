@@ -6,6 +6,7 @@ mod observer;
 mod plan;
 mod writers;
 
+use crate::support::random::{asked_seed, seed};
 use crate::support::{Lab, Node, eventually, has};
 use ledger::{Findings, Ledger};
 use observer::{Tree, tree};
@@ -182,12 +183,6 @@ fn committed(node: &Node) -> i64 {
         .unwrap_or_else(now)
 }
 
-fn seed() -> Option<u64> {
-    std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-}
-
 fn chaos(seed: u64, time: Duration) {
     if !has(&["faketime", "git"]) {
         return;
@@ -277,16 +272,13 @@ fn judge(findings: &Findings) {
 
 #[test]
 fn the_promise_holds_under_fire() {
-    chaos(
-        seed().unwrap_or_else(|| u64::from(std::process::id())),
-        Duration::from_secs(20),
-    );
+    chaos(seed(), Duration::from_secs(20));
 }
 
 #[test]
 #[ignore = "long: minutes under fire, several seeds"]
 fn the_promise_holds_under_fire_for_long() {
-    let seeds = seed().map_or_else(|| (1..=6).collect(), |seed| vec![seed]);
+    let seeds = asked_seed().map_or_else(|| (1..=6).collect(), |seed| vec![seed]);
     for seed in seeds {
         chaos(seed, Duration::from_secs(90));
     }

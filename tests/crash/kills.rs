@@ -1,7 +1,9 @@
 //! One node, the other, or both are killed again and again while both are written to.
 
 use crate::ledger::{Ledger, listing};
-use crate::load::Load;
+use crate::load;
+use crate::support::crew::Crew;
+use crate::support::random::{Random, seed};
 use crate::support::{Lab, Node, can_run, eventually};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -23,7 +25,7 @@ struct Duel<'a> {
     lab: &'a Lab,
     sides: [Side; 2],
     number: Arc<AtomicU64>,
-    random: u64,
+    random: Random,
 }
 
 impl<'a> Duel<'a> {
@@ -37,7 +39,7 @@ impl<'a> Duel<'a> {
             lab,
             sides: [side("first"), side("second")],
             number: Arc::default(),
-            random: seed | 1,
+            random: Random::new(seed),
         };
         duel.sides[0].node = Some(lab.node(1, "a").create().start());
         duel.sides[1].node = Some(lab.node(2, "b").start());
@@ -48,27 +50,20 @@ impl<'a> Duel<'a> {
         duel
     }
 
-    fn draw(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below
-    }
-
     /// Writes on both sides, kills those of a bit set, starts them again, and looks.
     fn round(&mut self, round: u64, victims: u64) {
         let loads = self.sides.each_ref().map(|side| {
             let mount = side.node.as_ref().unwrap().path(side.folder);
-            Load::start(&mount, &side.ledger, &self.number)
+            load::start(&mount, &side.ledger, &self.number)
         });
-        let life = self.draw(LIFE_MAX.as_millis() as u64);
+        let life = self.random.below(LIFE_MAX.as_millis() as u64);
         std::thread::sleep(Duration::from_millis(life));
         for (bit, side) in self.sides.iter_mut().enumerate() {
             if victims & (1 << bit) != 0 {
                 side.node.as_mut().unwrap().kill();
             }
         }
-        loads.into_iter().for_each(Load::end);
+        loads.into_iter().for_each(Crew::end);
         for (bit, name) in ["a", "b"].into_iter().enumerate() {
             if victims & (1 << bit) != 0 {
                 // the dead node's mount is left as it is: the start has to clear it
@@ -135,15 +130,12 @@ fn kill_again_and_again(rounds: u64) {
     if !can_run() {
         return;
     }
-    let seed = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = seed();
     eprintln!("SEED={seed}");
     let lab = Lab::new(2);
     let mut duel = Duel::new(&lab, seed);
     for round in 0..rounds {
-        let victims = duel.draw(3) + 1;
+        let victims = duel.random.below(3) + 1;
         duel.round(round, victims);
     }
     duel.settle();

@@ -1,64 +1,36 @@
-//! Writers of several habits at one mount; each ends at its first error, which is how it learns of a kill.
+//! Users whose every answered operation is to outlive a kill.
 
 use crate::ledger::{Fact, Ledger};
+use crate::support::crew::{Crew, Habit};
 use crate::support::noise;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Between two operations of a writer: a kill finds them all busy, and the disk is not filled.
 const PACE: Duration = Duration::from_millis(3);
 
-/// Running writers.
-pub struct Load {
-    stop: Arc<AtomicBool>,
-    writers: Vec<JoinHandle<()>>,
+const HABITS: [Habit<Writer>; 5] = [
+    Writer::copies_a_tree,
+    Writer::saves,
+    Writer::appends,
+    Writer::writes_large,
+    Writer::moves_and_removes,
+];
+
+/// Starts all kinds of writers; `number` makes their names and bytes new.
+pub fn start(mount: &Path, ledger: &Arc<Ledger>, number: &Arc<AtomicU64>) -> Crew {
+    let writer = Writer {
+        mount: mount.to_owned(),
+        ledger: Arc::clone(ledger),
+    };
+    Crew::start(&writer, &HABITS, number, PACE)
 }
 
-impl Load {
-    /// Starts all kinds of writers; `number` makes their names and bytes new.
-    pub fn start(mount: &Path, ledger: &Arc<Ledger>, number: &Arc<AtomicU64>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let kinds: [fn(&Writer, u64) -> io::Result<()>; 5] = [
-            Writer::copies_a_tree,
-            Writer::saves,
-            Writer::appends,
-            Writer::writes_large,
-            Writer::moves_and_removes,
-        ];
-        let start = |work: fn(&Writer, u64) -> io::Result<()>| {
-            let writer = Writer {
-                mount: mount.to_owned(),
-                ledger: Arc::clone(ledger),
-            };
-            let (stop, number) = (Arc::clone(&stop), Arc::clone(number));
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let next = number.fetch_add(1, Ordering::Relaxed);
-                    if work(&writer, next).is_err() {
-                        return;
-                    }
-                    std::thread::sleep(PACE);
-                }
-            })
-        };
-        let writers = kinds.into_iter().map(start).collect();
-        Self { stop, writers }
-    }
-
-    /// Lets each finish what it is at, or fail at it.
-    pub fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for writer in self.writers {
-            writer.join().unwrap();
-        }
-    }
-}
-
+#[derive(Clone)]
 struct Writer {
     mount: PathBuf,
     ledger: Arc<Ledger>,

@@ -1,7 +1,7 @@
 //! Another boot of the machine, as its programs see it.
 
-use crate::random::Random;
 use crate::support::must;
+use crate::support::random::Random;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

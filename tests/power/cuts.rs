@@ -4,8 +4,8 @@ use crate::boot::Boot;
 use crate::database::Database;
 use crate::drive::Drive;
 use crate::ledger::Ledger;
-use crate::load::Load;
-use crate::random::Random;
+use crate::load;
+use crate::support::random::{Random, seed};
 use crate::support::{Lab, Node, eventually, has, run_quietly};
 use std::process::Command;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl<'a> Machine<'a> {
         let mount = self.node.as_ref().unwrap().path("");
         self.ledger.open();
         self.promises_count.store(true, Ordering::SeqCst);
-        let load = Load::start(&mount, &self.ledger, &self.number);
+        let crew = load::start(&mount, &self.ledger, &self.number);
         for database in &mut self.databases {
             database.start(&mount, &self.promises_count);
         }
@@ -71,7 +71,7 @@ impl<'a> Machine<'a> {
         self.drive.cut(&mut self.random);
         self.node.as_mut().unwrap().kill();
         // the dead mount stays until nobody writes any more: below it is a folder
-        load.end();
+        crew.end();
         self.databases.iter_mut().for_each(Database::end);
         run_quietly(Command::new("umount").arg("-l").arg(&mount));
         self.node.take().unwrap().abandon();
@@ -124,10 +124,7 @@ fn cut_again_and_again(rounds: u64) {
     if !has(&["mkfs.ext4", "losetup", "git", "sqlite3"]) {
         return;
     }
-    let seed = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = seed();
     eprintln!("SEED={seed}");
     let folder = tempfile::tempdir().unwrap();
     let boot = Boot::new(folder.path());

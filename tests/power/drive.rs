@@ -5,7 +5,7 @@
 //! the node works on a real filesystem with all that it asks of one, and each sync of each part is seen, however it is
 //! made.
 
-use crate::random::Random;
+use crate::support::random::Random;
 use crate::support::{eventually, must, run_quietly};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,

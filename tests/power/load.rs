@@ -1,27 +1,19 @@
 //! Users who sync what they want kept.
 
 use crate::ledger::{Ledger, Version};
+use crate::support::crew::{Crew, Habit};
 use crate::support::noise;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Between two operations of a writer: the cut finds them all busy, and the disk is not filled.
 const PACE: Duration = Duration::from_millis(5);
 
-/// Running writers.
-pub struct Load {
-    stop: Arc<AtomicBool>,
-    writers: Vec<JoinHandle<()>>,
-}
-
-type Work = fn(&Writer, u64) -> io::Result<()>;
-
-const KINDS: [Work; 7] = [
+const HABITS: [Habit<Writer>; 7] = [
     Writer::saves,
     Writer::makes_files,
     Writer::fills_a_folder,
@@ -31,39 +23,16 @@ const KINDS: [Work; 7] = [
     Writer::does_not_sync,
 ];
 
-impl Load {
-    /// Starts all kinds of writers; `number` makes their names and bytes new.
-    pub fn start(mount: &Path, ledger: &Arc<Ledger>, number: &Arc<AtomicU64>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let start = |work: Work| {
-            let writer = Writer {
-                mount: mount.to_owned(),
-                ledger: Arc::clone(ledger),
-            };
-            let (stop, number) = (Arc::clone(&stop), Arc::clone(number));
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let next = number.fetch_add(1, Ordering::Relaxed);
-                    if work(&writer, next).is_err() {
-                        return;
-                    }
-                    std::thread::sleep(PACE);
-                }
-            })
-        };
-        let writers = KINDS.into_iter().map(start).collect();
-        Self { stop, writers }
-    }
-
-    /// Lets each finish what it is at, or fail at it.
-    pub fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for writer in self.writers {
-            writer.join().unwrap();
-        }
-    }
+/// Starts all kinds of writers; `number` makes their names and bytes new.
+pub fn start(mount: &Path, ledger: &Arc<Ledger>, number: &Arc<AtomicU64>) -> Crew {
+    let writer = Writer {
+        mount: mount.to_owned(),
+        ledger: Arc::clone(ledger),
+    };
+    Crew::start(&writer, &HABITS, number, PACE)
 }
 
+#[derive(Clone)]
 struct Writer {
     mount: PathBuf,
     ledger: Arc<Ledger>,

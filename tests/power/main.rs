@@ -10,4 +10,3 @@ mod database;
 mod drive;
 mod ledger;
 mod load;
-mod random;

@@ -9,7 +9,9 @@
     unreachable_pub
 )]
 
+pub mod crew;
 pub mod large;
+pub mod random;
 mod tools;
 
 use std::fs::{self, File, Permissions};

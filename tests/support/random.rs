@@ -1,4 +1,4 @@
-//! Draws that a seed decides.
+//! Draws that a seed decides, and the seed.
 
 /// xorshift64.
 pub struct Random(u64);
@@ -15,4 +15,16 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 >> 8) % limit
     }
+}
+
+/// `SEED` of the environment.
+pub fn asked_seed() -> Option<u64> {
+    std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+}
+
+/// The seed that was asked for, or one of this run.
+pub fn seed() -> u64 {
+    asked_seed().unwrap_or_else(|| u64::from(std::process::id()))
 }

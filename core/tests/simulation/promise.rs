@@ -70,13 +70,10 @@ fn changes(world: &mut World, load: Load, slowest: u64) -> Duration {
         while at <= Duration::from_millis(span) {
             world.after(at, Next::Script(Action::Write(number)));
             last = last.max(start + at);
-            at += world
-                .random
-                .ms(1, each.max(1))
-                .max(Duration::from_millis(1));
             if matches!(load, Load::Burst) {
                 break;
             }
+            at += world.random.ms(1, each);
         }
     }
     last
