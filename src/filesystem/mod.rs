@@ -59,6 +59,8 @@ struct Shared {
     /// Up to which sequence the journal is on the disk. Held while it is being synced, so that all who wait
     /// meanwhile are served by the next sync.
     durable: Mutex<u64>,
+    /// Of the folder of staging files.
+    folder: sync::SharedSync,
 }
 
 impl Filesystem {
@@ -69,6 +71,7 @@ impl Filesystem {
             state: Mutex::new(state),
             sealed: tokio::sync::Notify::new(),
             durable: Mutex::new(0),
+            folder: sync::SharedSync::default(),
         })))
     }
 

@@ -139,7 +139,8 @@ impl Filesystem {
         state.remove(inode, parent)
     }
 
-    /// `renameat2`
+    /// `renameat2`. What takes the place of bytes that were synced and are not a content yet is synced first, as ext4
+    /// does: after a power cut that kept this rename there would be nothing but what was there before both. Blocks then.
     pub fn rename(
         &self,
         from: (Inode, &[u8]),
@@ -148,7 +149,14 @@ impl Filesystem {
     ) -> Result<(), FsError> {
         let from = (from.0, parse(from.1)?);
         let to = (to.0, parse(to.1)?);
-        self.lock().rename(&from, to, mode)
+        loop {
+            let mut state = self.lock();
+            let Some(successor) = state.unsynced_successor(&from, &to)? else {
+                return state.rename(&from, to, mode);
+            };
+            drop(state);
+            self.sync_staged(&[successor])?;
+        }
     }
 }
 
@@ -273,6 +281,16 @@ impl State {
                 self.move_to(source, to, None)
             }
         }
+    }
+
+    /// A file that is not synced, if it is to take the place of one whose staging file is.
+    fn unsynced_successor(&mut self, from: &Place, to: &Place) -> Result<Option<Inode>, FsError> {
+        let new = self.names.child(from.0, &from.1)?;
+        let old = self.names.child(to.0, &to.1)?;
+        let is_synced = |inode| self.names.node(inode).ok()?.staged().map(|s| s.synced);
+        let is_worse =
+            old.and_then(is_synced) == Some(true) && new.and_then(is_synced) == Some(false);
+        Ok(new.filter(|_| is_worse))
     }
 
     fn check_replaceable(&mut self, source: Inode, target: Inode) -> Result<(), FsError> {

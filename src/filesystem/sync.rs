@@ -1,15 +1,49 @@
 //! What makes acknowledged things survive a power cut: one sync of the journal serves all who wait for it.
 
+use super::inode::Node;
 use super::journal::Record;
+use super::staging::Staging;
+use super::state::State;
 use super::{Filesystem, FsError, HandleId, Inode};
+use crate::sync_ext::lock;
 use std::fs::File;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Files by inode, to be synced.
+type Files = Vec<(Inode, Arc<File>)>;
+
+/// Syncs of one thing, each of which serves all who asked before it began.
+#[derive(Debug, Default)]
+pub(super) struct SharedSync {
+    begun: AtomicU64,
+    /// The last that succeeded. Held while one goes on.
+    done: Mutex<u64>,
+}
+
+impl SharedSync {
+    /// The first sync that will do for what there is now.
+    fn ask(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst) + 1
+    }
+
+    /// Syncs, unless that one or a later one has been done meanwhile.
+    fn serve<E>(&self, asked: u64, sync: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let mut done = lock(&self.done);
+        if *done < asked {
+            let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            sync()?;
+            *done = number;
+        }
+        Ok(())
+    }
+}
 
 impl Filesystem {
     /// `fsync`: bytes and names survive a power cut on this disk. Blocks.
     pub fn sync(&self, handle: HandleId) -> Result<(), FsError> {
         let inode = self.lock().handle_inode(handle)?;
-        if !self.sync_file(inode)? {
+        if self.sync_staged(&[inode])? == 0 {
             self.sync_contents()?;
         }
         self.sync_journal()
@@ -39,9 +73,7 @@ impl Filesystem {
 
     fn sync_files(&self, mut inodes: Vec<Inode>) -> Result<(), FsError> {
         inodes.sort_unstable();
-        for inode in inodes {
-            self.sync_file(inode)?;
-        }
+        self.sync_staged(&inodes)?;
         // what was hashed already, or meanwhile
         self.sync_contents()?;
         self.sync_journal()
@@ -53,37 +85,18 @@ impl Filesystem {
         contents.sync()
     }
 
-    /// Makes a staging file durable. Whether the file still has it: if not, its bytes are a content.
-    fn sync_file(&self, inode: Inode) -> Result<bool, FsError> {
-        let Some((file, staging)) = self.staged_file(inode) else {
-            return Ok(false);
-        };
-        file.sync_data()?;
-        let mut state = self.lock();
-        let Ok(node) = state.names.node(inode) else {
-            return Ok(false);
-        };
-        let (id, attached) = (node.entry.id, node.place.is_some());
-        let Some(staged) = node.staged().filter(|s| Arc::ptr_eq(&s.file, &file)) else {
-            return Ok(false);
-        };
-        if !staged.synced && attached {
-            staging.sync_folder()?;
-            state.append(Record {
-                synced: vec![id],
-                ..Record::default()
-            })?;
-            if let Some(staged) = state.names.node_mut(inode)?.staged_mut() {
-                staged.synced = true;
-            }
+    /// Makes staging files durable: bytes, names, and that the journal says so when it is synced. How many files still
+    /// have theirs: the bytes of the others are contents.
+    pub(super) fn sync_staged(&self, inodes: &[Inode]) -> Result<usize, FsError> {
+        let (files, folder) = self.lock().staged_files(inodes);
+        let asked = self.0.folder.ask();
+        for (_, file) in &files {
+            file.sync_data()?;
         }
-        Ok(true)
-    }
-
-    fn staged_file(&self, inode: Inode) -> Option<(Arc<File>, super::staging::Staging)> {
-        let state = self.lock();
-        let staged = state.names.node(inode).ok()?.staged()?;
-        Some((Arc::clone(&staged.file), state.staging.clone()))
+        if let Some(staging) = folder {
+            self.0.folder.serve(asked, || staging.sync_folder())?;
+        }
+        self.lock().note_synced(&files)
     }
 
     fn sync_journal(&self) -> Result<(), FsError> {
@@ -112,5 +125,87 @@ impl Filesystem {
         *durable = sequence;
         self.lock().is_durable_to(sequence);
         Ok(())
+    }
+}
+
+impl State {
+    /// Those of some files that have a staging file, and its folder unless all these are known to be in it durably.
+    fn staged_files(&self, inodes: &[Inode]) -> (Files, Option<Staging>) {
+        let staged = |inode: &Inode| Some((*inode, self.names.node(*inode).ok()?.staged()?));
+        let all: Vec<_> = inodes.iter().filter_map(staged).collect();
+        let is_new = all.iter().any(|(_, staged)| !staged.synced);
+        let files = all.into_iter();
+        let files = files.map(|(inode, staged)| (inode, Arc::clone(&staged.file)));
+        (files.collect(), is_new.then(|| self.staging.clone()))
+    }
+
+    /// These are on the disk. How many still are what their files' bytes are in.
+    fn note_synced(&mut self, files: &Files) -> Result<usize, FsError> {
+        let mut record = Record::default();
+        let mut fresh = Vec::new();
+        let mut count = 0;
+        for (inode, file) in files {
+            if let Ok(node) = self.names.node(*inode)
+                && let Some(staged) = node.staged().filter(|s| Arc::ptr_eq(&s.file, file))
+            {
+                count += 1;
+                if !staged.synced && node.place.is_some() {
+                    record.synced.push(node.entry.id);
+                    fresh.push(*inode);
+                }
+            }
+        }
+        self.append(record)?;
+        for inode in fresh {
+            if let Some(staged) = self.names.node_mut(inode).ok().and_then(Node::staged_mut) {
+                staged.synced = true;
+            }
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn a_hundred_who_ask_while_one_goes_on_cost_one_more() {
+        let (shared, count) = (SharedSync::default(), AtomicU64::new(0));
+        let (begun, asked) = (Barrier::new(2), Barrier::new(101));
+        let sync = || {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, ()>(())
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                shared.serve(shared.ask(), || {
+                    begun.wait();
+                    asked.wait();
+                    sync()
+                })
+            });
+            begun.wait();
+            for _ in 0..100 {
+                scope.spawn(|| {
+                    let number = shared.ask();
+                    asked.wait();
+                    shared.serve(number, sync)
+                });
+            }
+        });
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_sync_that_failed_serves_nobody() {
+        let shared = SharedSync::default();
+        let asked = shared.ask();
+        assert_eq!(shared.serve(asked, || Err(1)), Err(1));
+        assert_eq!(shared.serve(asked, || Err(2)), Err(2));
+        assert_eq!(shared.serve(asked, || Ok::<_, u32>(())), Ok(()));
+        assert_eq!(shared.serve(asked, || Err(3)), Ok(()));
     }
 }

@@ -213,9 +213,11 @@ impl fuser::Filesystem for Skin {
             let Some(mode) = rename_mode(flags) else {
                 return reply.error(Errno::EINVAL);
             };
-            let from = (inode(parent), name.as_bytes());
-            let to = (inode(new_parent), new_name.as_bytes());
-            answer_empty("rename", self.filesystem.rename(from, to, mode), reply);
+            let from = (inode(parent), name.as_bytes().to_vec());
+            let to = (inode(new_parent), new_name.as_bytes().to_vec());
+            self.blocking("rename", reply, move |filesystem| {
+                filesystem.rename((from.0, &from.1), (to.0, &to.1), mode)
+            });
         });
     }
 

@@ -241,3 +241,20 @@ fn after_a_power_cut_an_unsynced_file_does_not_take_the_place_of_an_older_one() 
     node.lose_power();
     assert_eq!(node.read("kept"), b"old");
 }
+
+/// As ext4 does: what is renamed over bytes that were synced is synced first, or those would be lost for nothing.
+#[test]
+fn a_synced_file_is_not_lost_to_an_unsynced_one_over_it() {
+    let mut node = Node::new();
+    node.write("f", b"old");
+    node.seal_all();
+    node.commit();
+    let (_, first) = node.create("new");
+    node.filesystem.write(first, 0, &[1; 6000]).unwrap();
+    node.filesystem.sync(first).unwrap();
+    node.rename("new", "f", RenameMode::Replace).unwrap();
+    node.write("new", &[2; 6000]);
+    node.rename("new", "f", RenameMode::Replace).unwrap();
+    node.lose_power();
+    assert_eq!(node.read("f"), [2; 6000]);
+}
