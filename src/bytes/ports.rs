@@ -79,7 +79,7 @@ impl Contents for Bytewise {
     }
 
     fn sync(&self) -> Result<(), FsError> {
-        let synced = self.0.store.sync();
+        let synced = self.0.sync();
         self.0.became_durable(synced.durable);
         match synced.failed.first() {
             None => Ok(()),

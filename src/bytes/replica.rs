@@ -88,6 +88,9 @@ impl Replica {
         let complete = store.list().into_iter().filter(|held| held.complete);
         let mut held: BTreeSet<_> = complete.map(|held| held.content.info_hash).collect();
         let mut doubtful = BTreeSet::new();
+        if !store.was_synced() {
+            boot.forget()?;
+        }
         if boot.differs()? {
             let said = holdings.holdings().log(own);
             let is_said = |content: &_| said.is_some_and(|log| log.held().contains(content));

@@ -41,8 +41,8 @@ pub use ports::{
 };
 pub use types::{
     Allocation, Answer, Caller, Config, DirectoryEntry, FileType, HandleId, Inode, Invalidation,
-    NewNode, OpenFlags, Opened, RenameMode, SealJob, SetAttributes, SetTime, Space, Stat, Status,
-    Whence, XattrMode,
+    NewNode, OpenFlags, Opened, Recovered, RenameMode, SealJob, SetAttributes, SetTime, Space,
+    Stat, Status, Whence, XattrMode,
 };
 
 use state::State;

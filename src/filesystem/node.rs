@@ -4,11 +4,11 @@ use super::journal::Record;
 use super::pending::content;
 use super::staging::Phase;
 use super::state::State;
-use super::{BaseView, Filesystem, FsError, Group, Inode, Status};
+use super::{BaseView, Filesystem, FsError, Group, Inode, Recovered, Status};
 use delugefs_core::entry::Placed;
 use delugefs_core::ids::{EntryId, InfoHash};
 use delugefs_core::name::Name;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Filesystem {
     /// The committed tree that the names shown are based on. When the node's view is another: `rebase`.
@@ -90,6 +90,16 @@ impl Filesystem {
             }
         }
         contents
+    }
+
+    /// The raw `info` dictionaries of contents that no commit names yet.
+    pub fn uncommitted_infos(&self) -> BTreeMap<InfoHash, Vec<u8>> {
+        self.lock().pending.all().1
+    }
+
+    /// What the start found to be done.
+    pub fn recovered(&self) -> Recovered {
+        self.lock().recovered
     }
 
     /// How much work is under way.

@@ -7,7 +7,7 @@ use super::namespace::{DEPTH_MAX, Namespace};
 use super::pending::Pending;
 use super::staging::{Staged, Staging};
 use super::state::State;
-use super::{BaseView, Config, FsError, Inode, Ports};
+use super::{BaseView, Config, FsError, Inode, Ports, Recovered};
 use delugefs_core::change::Change;
 use delugefs_core::entry::{Entry, Placed};
 use delugefs_core::ids::EntryId;
@@ -53,6 +53,7 @@ pub(super) fn start(config: Config, ports: Ports) -> Result<State, FsError> {
         staging,
         leaving: Vec::new(),
         unsealed: VecDeque::new(),
+        recovered: Recovered::default(),
         ports,
         config,
     };
@@ -66,6 +67,7 @@ pub(super) fn start(config: Config, ports: Ports) -> Result<State, FsError> {
         files.note(&record);
         state.replay(record, sequence, &mut places)?;
     }
+    state.recovered.changes = state.pending.len();
     let kept = state.take_up(files, &places)?;
     let all = state.snapshot();
     state.journal.rewrite(all)?;
@@ -315,9 +317,14 @@ impl State {
             // its bytes may be lost, and there is an older version which is not
             let hides_better = !staged.unborn || !found.item.replaces.is_empty();
             let untrue = lost_power && !staged.synced && hides_better;
-            if untrue || !(staged.unborn || staged.written) {
+            if !(staged.unborn || staged.written) {
                 continue;
             }
+            if untrue {
+                self.recovered.older += 1;
+                continue;
+            }
+            self.recovered.taken_up += 1;
             let known = self.resolve_id(id, places, 0)?;
             self.take_up_one(found.item, staged, places, (known, is_cut_short))?;
             kept.insert(super::staging::hex(&nonce));

@@ -7,7 +7,7 @@ use super::journal::{Journal, Record, StagedItem};
 use super::namespace::{Namespace, placed_root};
 use super::pending::Pending;
 use super::staging::{Nonce, Staged, Staging};
-use super::{Config, FsError, Inode, Ports};
+use super::{Config, FsError, Inode, Ports, Recovered};
 use delugefs_core::change::{Change, Changes};
 use delugefs_core::entry::{Entry, Placed};
 use delugefs_core::ids::{EntryId, InfoHash};
@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) leaving: Vec<(u64, Nonce)>,
     /// Closed files that wait to be sealed. May name some that do not any more.
     pub(super) unsealed: VecDeque<Inode>,
+    /// What the start found to be done.
+    pub(super) recovered: Recovered,
     pub(super) ports: Ports,
     pub(super) config: Config,
 }

@@ -296,3 +296,14 @@ pub struct Config {
     /// Files up to this many bytes are kept in the names.
     pub inline_max: u32,
 }
+
+/// What a start found to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// Changes that only the journal has.
+    pub changes: usize,
+    /// Files that were being written or waited to be hashed, taken up as they were.
+    pub taken_up: usize,
+    /// Such files that are shown in the version before, as they were not synced before a power cut.
+    pub older: usize,
+}

@@ -19,6 +19,7 @@ pub mod members;
 pub mod moving;
 mod names;
 mod pins;
+mod recovered;
 mod repair;
 mod scrub;
 mod sealing;

@@ -103,12 +103,14 @@ fn named(names: &BTreeMap<InfoHash, String>, content: &InfoHash) -> String {
     name.unwrap_or_else(|| format!("the content {content}"))
 }
 
-/// Takes those that are whole again, or that no name has any more, from the list.
+/// Takes those that are whole again, or that no name has any more, from the list; a name may wait to be committed.
 fn settle(shared: &Shared) {
     let replica = &shared.replica;
     let damaged: Vec<InfoHash> = replica
         .scrub
         .with(|scrub| scrub.damaged().keys().copied().collect());
+    let is_uncommitted =
+        |content: &InfoHash| (shared.filesystem.uncommitted_infos()).contains_key(content);
     let mut changed = false;
     for content in damaged {
         let is_whole = replica.store.is_durable(&content);
@@ -120,7 +122,7 @@ fn settle(shared: &Shared) {
         {
             let name = named(&lock(&shared.damaged_names), &content);
             tracing::info!("repaired on disk {}: {name}", shared.file.label);
-        } else if replica.known(&content).is_none() {
+        } else if replica.known(&content).is_none() && !is_uncommitted(&content) {
             replica.scrub.with(|scrub| scrub.forget(&content));
         } else {
             continue;

@@ -7,11 +7,13 @@ use super::links::Links;
 use super::members::Members;
 use super::moving::{self, CommittedNames};
 use super::pins::PinFile;
+use super::recovered;
 use super::sealing::Bell;
 use super::shared::{Shared, unix_time, wall_clock};
 use super::story::Troubles;
 use crate::bytes::ports::{Bytewise, Holders, LocalTcp, Noticing};
 use crate::bytes::replica::Replica;
+use crate::bytes::torn::Checked;
 use crate::cli::{Options, background};
 use crate::filesystem::{self as fs, Filesystem, Ports};
 use crate::fuse::{self, MountError};
@@ -62,6 +64,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
     take_options(&mut file, &options);
     file.store(&layout)?;
 
+    let began = Instant::now();
     let parts = Parts::open(&options, &layout, &file, &repository)?;
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS_MAX);
     let bell = Arc::new(Bell::default());
@@ -82,10 +85,11 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
     parts.replica.join(swarm(&parts, &gate)?);
     let learned = parts.replica.learn(filesystem.base().tree, unix_time());
     learned.map_err(|source| names_error(&layout, source))?;
-    let checked = parts.replica.check_torn(unix_time());
-    checked.map_err(NodeError::io(
-        "cannot check what the last power cut may have damaged",
-    ))?;
+    let checked = check_torn(&parts.replica, &filesystem).await?;
+    let took = began.elapsed();
+    if let Some(sentence) = recovered::sentence(filesystem.recovered(), checked, took) {
+        tracing::info!("{sentence}");
+    }
 
     let shared = Shared {
         credentials: credentials(&file)?,
@@ -127,6 +131,17 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         peers,
         lock,
     })
+}
+
+/// Reads what a power cut may have torn, on a thread that may wait.
+async fn check_torn(replica: &Arc<Replica>, filesystem: &Filesystem) -> Result<Checked, NodeError> {
+    let (replica, infos) = (Arc::clone(replica), filesystem.uncommitted_infos());
+    let check = move || replica.check_torn(&infos, unix_time());
+    let checked = tokio::task::spawn_blocking(check).await;
+    let checked = checked.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+    checked.map_err(NodeError::io(
+        "cannot check what the last power cut may have damaged",
+    ))
 }
 
 async fn take_root(

@@ -80,7 +80,7 @@ fn sync_and_declare(shared: &Shared, copied: &mut Copied) -> bool {
         tracing::warn!("files that are not needed any more wait in staging: {error}");
     }
     let replica = &shared.replica;
-    let synced = replica.store.sync();
+    let synced = replica.sync();
     for (content, error) in &synced.failed {
         tracing::error!("{content} may be damaged on this disk: {error}");
         replica.scrub.suspect(*content, None);

@@ -311,7 +311,8 @@ impl Node {
         };
         let filesystem = Filesystem::start(config, ports)?;
         replica.learn(filesystem.base().tree, self.source.seconds())?;
-        replica.check_torn(self.source.seconds())?;
+        let infos = filesystem.uncommitted_infos();
+        replica.check_torn(&infos, self.source.seconds())?;
         Ok(Parts {
             repository,
             filesystem,

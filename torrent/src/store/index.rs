@@ -129,6 +129,17 @@ impl Index {
         self.suspect.insert(content);
     }
 
+    /// A sync of everything failed.
+    pub(crate) fn doubt_all(&mut self) {
+        let complete = self.slots.iter();
+        let complete = complete.filter(|(_, slot)| matches!(slot, Slot::Complete(_)));
+        for (content, _) in complete {
+            self.sealings += 1;
+            self.unsynced.insert(*content, self.sealings);
+            self.suspect.insert(*content);
+        }
+    }
+
     pub(crate) fn is_suspect(&self, content: &InfoHash) -> bool {
         self.suspect.contains(content)
     }

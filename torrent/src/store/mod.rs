@@ -106,8 +106,8 @@ pub(crate) struct Inner {
 
 impl ContentStore {
     /// Opens or makes the store in a node's folder. Reads the names and lengths of all files, removes
-    /// leftovers of a crash, and syncs the filesystem once, so that whatever is complete now is durable.
-    /// Blocks. The caller holds the folder's lock: two stores on one folder are not allowed.
+    /// leftovers of a crash, and syncs the filesystem once, so that whatever is complete now is durable; where
+    /// that fails ([`Finding::SyncFailed`]), no content is before it was read again. Blocks. The caller holds the folder's lock: two stores on one folder are not allowed.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         Self::open_on(root, Arc::new(RealDisk))
     }
@@ -133,6 +133,12 @@ impl ContentStore {
     /// What was odd when the store was opened.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// Whether the sync at the opening has succeeded.
+    pub fn was_synced(&self) -> bool {
+        let failed = |finding: &Finding| matches!(finding, Finding::SyncFailed(_));
+        !self.findings.iter().any(failed)
     }
 
     /// Sets the most bytes that contents may use; `None`: as many as the disk has, less the reserve.

@@ -24,7 +24,8 @@ pub enum Finding {
     DamagedHave(PathBuf),
     /// Not ours; left alone.
     Unknown(PathBuf),
-    /// The filesystem could not be synced, says the system: something written before may be lost.
+    /// The filesystem could not be synced, says the system: something written before may be lost. No content is durable
+    /// before it is read again.
     SyncFailed(String),
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn scan(data: &Path, disk: &dyn Disk) -> Result<Scanned, StoreError> 
     }
     if let Err(error) = disk.sync_filesystem(data) {
         scan.findings.push(Finding::SyncFailed(error.to_string()));
+        scan.index.doubt_all();
     }
     Ok(Scanned {
         index: scan.index,

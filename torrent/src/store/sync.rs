@@ -97,8 +97,15 @@ impl ContentStore {
     /// that the disk cannot give are not. Blocks for as long as hashing takes.
     pub fn is_named_right(&self, content: &InfoHash) -> Result<bool, StoreError> {
         let path = self.path(content);
-        match hash_file(&self.open_content(content)?) {
-            Ok(found) => Ok(found.info_hash() == *content),
+        let file = self.open_content(content)?;
+        // Advice: where it is not taken, the cache is read.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        match hash_file(&file) {
+            Ok(found) if found.info_hash() == *content => {
+                lock(&self.inner.index).clear_suspect(content);
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
             Err(HashError::Info(_)) => Ok(false),
             Err(HashError::Read(error)) if is_damage(&error) => Ok(false),
             Err(source) => Err(StoreError::Hash { path, source }),

@@ -494,6 +494,21 @@ fn what_failed_to_sync_is_not_durable_before_it_is_verified() {
 }
 
 #[test]
+fn where_the_first_sync_fails_nothing_is_durable_before_it_is_read_again() {
+    let root = Root::new();
+    let info = root.seal(&root.open(), &bytes_of(100, 1));
+    let content = info.info_hash();
+    let disk = Arc::new(FaultyDisk::default());
+    disk.fail_at(1, 1);
+    let store = ContentStore::open_on(root.dir.path(), disk).unwrap();
+    assert!(!store.was_synced() && !store.is_durable(&content));
+    assert!(store.sync().durable.is_empty(), "a second sync lies");
+    assert!(store.is_named_right(&content).unwrap());
+    assert_eq!(store.sync().durable, [content]);
+    assert!(root.open().was_synced());
+}
+
+#[test]
 fn verify_finds_damage() {
     let root = Root::new();
     let store = root.open();
