@@ -5,6 +5,7 @@ use crate::database::Database;
 use crate::drive::Drive;
 use crate::ledger::Ledger;
 use crate::load;
+use crate::support::crew::Crew;
 use crate::support::random::{Random, seed};
 use crate::support::{Lab, Node, eventually, has, run_quietly};
 use std::process::Command;
@@ -18,23 +19,23 @@ const LIFE_MAX: Duration = Duration::from_millis(1500);
 const SOON: Duration = Duration::from_secs(30);
 
 /// One machine with one disk.
-struct Machine<'a> {
+pub struct Machine<'a> {
     lab: &'a Lab,
     /// Before what it needs, so that it ends first.
-    node: Option<Node>,
+    pub node: Option<Node>,
     boot: Boot,
-    drive: Drive,
+    pub drive: Drive,
     ledger: Arc<Ledger>,
     databases: [Database; 2],
     promises_count: Arc<AtomicBool>,
     number: Arc<AtomicU64>,
-    random: Random,
+    pub random: Random,
 }
 
 impl<'a> Machine<'a> {
-    fn new(lab: &'a Lab, boot: Boot, seed: u64) -> Self {
+    pub fn new(lab: &'a Lab, boot: Boot, seed: u64) -> Self {
         let drive = Drive::new(&lab.folder("hardware"), &lab.folder("a"));
-        let node = lab.node(1, "a").create().start();
+        let node = lab.node(1, "a").dies_with_test().create().start();
         // the creation itself is on the disk before it says so
         eventually(SOON, "the creation is over", || {
             let identity = std::fs::read_to_string(node.root.join("node.toml"));
@@ -57,6 +58,20 @@ impl<'a> Machine<'a> {
 
     /// Work, a power cut in the midst of it, another start, and a look.
     fn round(&mut self, round: u64) {
+        let crew = self.work();
+        let life = self.random.below(LIFE_MAX.as_millis() as u64);
+        std::thread::sleep(Duration::from_millis(life));
+        self.ledger.close();
+        self.promises_count.store(false, Ordering::SeqCst);
+        self.drive.cut(&mut self.random);
+        self.node.as_mut().unwrap().kill();
+        self.rest(crew);
+        let up = self.start_again();
+        self.check(&format!("round {round}, cut after {life} ms, up in {up:?}"));
+    }
+
+    /// All kinds of work, whose promises count.
+    pub fn work(&mut self) -> Crew {
         let mount = self.node.as_ref().unwrap().path("");
         self.ledger.open();
         self.promises_count.store(true, Ordering::SeqCst);
@@ -64,29 +79,39 @@ impl<'a> Machine<'a> {
         for database in &mut self.databases {
             database.start(&mount, &self.promises_count);
         }
-        let life = self.random.below(LIFE_MAX.as_millis() as u64);
-        std::thread::sleep(Duration::from_millis(life));
-        self.ledger.close();
-        self.promises_count.store(false, Ordering::SeqCst);
-        self.drive.cut(&mut self.random);
-        self.node.as_mut().unwrap().kill();
-        // the dead mount stays until nobody writes any more: below it is a folder
+        crew
+    }
+
+    /// The work ends.
+    pub fn rest(&mut self, crew: Crew) {
         crew.end();
         self.databases.iter_mut().for_each(Database::end);
-        run_quietly(Command::new("umount").arg("-l").arg(&mount));
-        self.node.take().unwrap().abandon();
+    }
+
+    /// The machine starts again, and the node; how long that took.
+    pub fn start_again(&mut self) -> Duration {
+        // the dead mount stays until nobody writes any more: below it is a folder
+        let mut node = self.node.take().unwrap();
+        node.kill();
+        run_quietly(Command::new("umount").arg("-l").arg(node.path("")));
+        node.abandon();
         self.drive.power_on(&mut self.random);
         self.boot.next(&mut self.random);
         let began = Instant::now();
-        self.node = Some(self.lab.node(1, "a").start());
-        let up = began.elapsed();
-        self.check(&format!("round {round}, cut after {life} ms, up in {up:?}"));
+        self.node = Some(self.lab.node(1, "a").dies_with_test().start());
+        began.elapsed()
     }
 
-    fn check(&self, when: &str) {
+    /// All that was promised is there, and nothing that nobody wrote. The number of paths, and of those promised.
+    pub fn look(&self, when: &str) -> (usize, usize) {
+        let mount = self.node.as_ref().unwrap().path("");
+        self.ledger.check(&mount, when)
+    }
+
+    pub fn check(&self, when: &str) {
         let node = self.node.as_ref().unwrap();
         let mount = node.path("");
-        let (paths, promised) = self.ledger.check(&mount, when);
+        let (paths, promised) = self.look(when);
         let rows = self
             .databases
             .each_ref()
@@ -104,7 +129,7 @@ impl<'a> Machine<'a> {
     }
 
     /// It goes on as any node does.
-    fn ends_well(mut self) {
+    pub fn ends_well(mut self) {
         let node = self.node.as_mut().unwrap();
         std::fs::write(node.path("last"), "last").unwrap();
         eventually(SOON, "all is sealed and committed", || {
@@ -114,14 +139,18 @@ impl<'a> Machine<'a> {
         node.stop();
         // it unmounts what is there when it goes
         self.node.take();
-        self.node = Some(self.lab.node(1, "a").start());
+        self.node = Some(self.lab.node(1, "a").dies_with_test().start());
         self.check("in the end");
         self.node.take();
     }
 }
 
+pub fn can_cut() -> bool {
+    has(&["mkfs.ext4", "losetup", "git", "sqlite3"])
+}
+
 fn cut_again_and_again(rounds: u64) {
-    if !has(&["mkfs.ext4", "losetup", "git", "sqlite3"]) {
+    if !can_cut() {
         return;
     }
     let seed = seed();
@@ -137,7 +166,6 @@ fn cut_again_and_again(rounds: u64) {
 }
 
 #[test]
-#[ignore = "long: it needs a loop device to itself"]
 fn what_was_synced_outlives_power_cuts() {
     cut_again_and_again(7);
 }

@@ -13,8 +13,9 @@ use std::time::Duration;
 /// Between two operations of a writer: the cut finds them all busy, and the disk is not filled.
 const PACE: Duration = Duration::from_millis(5);
 
-const HABITS: [Habit<Writer>; 7] = [
+const HABITS: [Habit<Writer>; 8] = [
     Writer::saves,
+    Writer::saves_in_a_hurry,
     Writer::makes_files,
     Writer::fills_a_folder,
     Writer::appends,
@@ -66,27 +67,34 @@ impl Writer {
 
     /// As editors do: a temporary file, synced, renamed over the old one. Never anything between old and new.
     fn saves(&self, number: u64) -> io::Result<()> {
-        let (path, temporary) = (
-            format!("document{}", number % 3),
-            format!(".document{number}~"),
-        );
-        let bytes = some(noise(
-            number,
-            if number.is_multiple_of(2) {
-                900
-            } else {
-                30_000
-            },
-        ));
-        self.write(&temporary, &bytes)?.sync_all()?;
+        let length = [900, 30_000][(number % 2) as usize];
+        let path = format!("document{}", number % 3);
+        self.save(&path, number, &some(noise(number, length)))
+    }
+
+    fn save(&self, path: &str, number: u64, bytes: &Version) -> io::Result<()> {
+        let temporary = format!(".{path}{number}~");
+        self.write(&temporary, bytes)?.sync_all()?;
         self.ledger.promise(&temporary);
-        self.ledger.begin(&path, &bytes);
+        self.ledger.begin(path, bytes);
         self.ledger.begin(&temporary, &None);
-        fs::rename(self.at(&temporary), self.at(&path))?;
+        fs::rename(self.at(&temporary), self.at(path))?;
         self.sync_folder("")?;
-        self.ledger.promise(&path);
+        self.ledger.promise(path);
         self.ledger.promise(&temporary);
         Ok(())
+    }
+
+    /// Saves, and at once again without a sync: that version, or the one before, never an older one.
+    fn saves_in_a_hurry(&self, number: u64) -> io::Result<()> {
+        let path = format!("hurried{}", number % 2);
+        let temporary = format!(".{path}{number}again~");
+        self.save(&path, number, &some(noise(number, 9_000)))?;
+        let bytes = some(noise(number + 1, 90_000));
+        self.write(&temporary, &bytes)?;
+        self.ledger.begin(&path, &bytes);
+        self.ledger.begin(&temporary, &None);
+        fs::rename(self.at(&temporary), self.at(&path))
     }
 
     /// Files of all sizes, each synced; the folder is not.

@@ -5,8 +5,13 @@
 mod support;
 
 mod boot;
+mod cable;
 mod cuts;
 mod database;
 mod drive;
+mod faults;
+mod group;
+mod killed;
 mod ledger;
 mod load;
+mod platter;

@@ -202,6 +202,7 @@ impl Lab {
             arguments: Vec::new(),
             user: None,
             clock: None,
+            dies_with_test: false,
         }
     }
 }
@@ -291,9 +292,16 @@ pub struct NodeSpec<'a> {
     arguments: Vec<String>,
     user: Option<&'a User>,
     clock: Option<String>,
+    dies_with_test: bool,
 }
 
 impl<'a> NodeSpec<'a> {
+    /// Killed when the thread that starts it ends, be it that the test is killed.
+    pub fn dies_with_test(mut self) -> Self {
+        self.dies_with_test = true;
+        self
+    }
+
     /// With a wall clock that is wrong, as libfaketime understands it: `+3d x2` is days ahead and goes twice as fast.
     pub fn clock(mut self, wrong: Option<&str>) -> Self {
         self.clock = wrong.map(str::to_owned);
@@ -334,6 +342,11 @@ impl<'a> NodeSpec<'a> {
     pub fn command(&self) -> Command {
         let mut command = match self.user {
             Some(user) => user.command(self.lab, self.host),
+            None if self.dies_with_test => {
+                let mut command = self.lab.command(self.host, "setpriv");
+                command.args(["--pdeathsig", "KILL", PROGRAM]);
+                command
+            }
             None => self.lab.command(self.host, PROGRAM),
         };
         command
