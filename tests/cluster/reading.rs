@@ -1,11 +1,11 @@
 //! Reading what is elsewhere: far ends first, waits that block only themselves, waits that end.
 
-use crate::support::{Lab, Node, can_run, eventually, noise, sha256};
+use crate::support::{Lab, Node, can_run, eventually, interruptible, noise, sha256};
 use rustix::fs::{Advice, AtFlags, CWD, StatxFlags, fadvise, statx};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ fn send(pid: u32, signal: Signal) {
 /// `cat` of the numbered files that the first disk has.
 fn readers(node: &Node) -> Vec<Child> {
     let cat = |number: usize| {
-        let mut command = Command::new("cat");
+        let mut command = interruptible("cat");
         command.arg(node.path(&format!("far{number}")));
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()

@@ -5,4 +5,7 @@ mod differential;
 mod lifecycle;
 mod remote;
 mod support;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../support/tools.rs"]
+mod tools;
 mod waiting;

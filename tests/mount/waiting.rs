@@ -1,6 +1,7 @@
 //! Reads of bytes that are elsewhere.
 
 use crate::support::{Lab, PATIENCE, can_mount, place};
+use crate::tools::interruptible;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -105,7 +106,7 @@ fn ctrl_c_and_kill_end_a_waiting_read() {
     }
     let lab = with_file_elsewhere();
     for sent in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
-        let child = reader(Command::new("cat").arg(lab.path("far")));
+        let child = reader(interruptible("cat").arg(lab.path("far")));
         signal(&child, sent);
         let status = ends_within_a_second(child);
         assert_eq!(status.signal(), Some(sent.as_raw()));
@@ -120,7 +121,7 @@ fn kill_ends_a_read_that_passes_by_the_page_cache() {
     let lab = with_file_elsewhere();
     for sent in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
         let from = format!("if={}", lab.path("far").display());
-        let mut dd = Command::new("dd");
+        let mut dd = interruptible("dd");
         let child = reader(
             dd.arg(from)
                 .args(["of=/dev/null", "iflag=direct", "bs=64k"]),
@@ -145,13 +146,14 @@ try:
 except KeyboardInterrupt:
     os._exit(42)
 ";
-    let mut python = Command::new("python3");
-    python.args(["-c", script]).arg(lab.path("far"));
-    let Ok(mut child) = python.stdout(Stdio::piped()).spawn() else {
+    if Command::new("python3").arg("--version").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "CI must have python3");
         eprintln!("SKIPPED: this test needs python3");
         return;
-    };
+    }
+    let mut python = interruptible("python3");
+    python.args(["-c", script]).arg(lab.path("far"));
+    let mut child = python.stdout(Stdio::piped()).spawn().unwrap();
     child
         .stdout
         .take()
@@ -196,7 +198,7 @@ fn an_open_for_writing_waits_for_the_bytes_and_ends_on_ctrl_c() {
     }
     let lab = with_file_elsewhere();
     let append = format!("echo more >> {}", lab.path("far").display());
-    let mut bash = Command::new("bash");
+    let mut bash = interruptible("bash");
     let child = reader(bash.args(["-c", &append]));
     signal(&child, rustix::process::Signal::INT);
     assert!(!ends_within_a_second(child).success());

@@ -58,6 +58,14 @@ pub fn must(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {text}");
 }
 
+/// A program that Ctrl-C ends, also where these tests were started by something that ignores it, as a script's background
+/// jobs do.
+pub fn interruptible(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", program]);
+    command
+}
+
 /// Gives a program a wrong wall clock by libfaketime. The monotonic clock stays right, as it is on any machine: timers and
 /// locks count by it, and the kernel's would differ from what the program sees.
 pub fn skew(command: &mut Command, wrong: &str) {
