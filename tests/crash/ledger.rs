@@ -1,5 +1,6 @@
 //! What a mount has acknowledged, and whether it is still so.
 
+use crate::programs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,9 +37,10 @@ impl std::fmt::Display for Fact {
     }
 }
 
-/// For each path what was acknowledged last, and what was begun since and never answered.
+/// For each path what was acknowledged last, and what was begun since and never answered; and the clones that were
+/// answered since the last check.
 #[derive(Default)]
-pub struct Ledger(Mutex<BTreeMap<String, Claim>>);
+pub struct Ledger(Mutex<BTreeMap<String, Claim>>, Mutex<Vec<String>>);
 
 #[derive(Default)]
 struct Claim {
@@ -63,6 +65,11 @@ impl Ledger {
             known: Some(after),
             begun: Vec::new(),
         };
+    }
+
+    /// A clone of a repository is whole.
+    pub fn cloned(&self, path: &str) {
+        self.1.lock().unwrap().push(path.to_owned());
     }
 
     /// Compares with what a mount shows. What was begun and not answered is now known.
@@ -96,6 +103,12 @@ impl Ledger {
         }
         let number = claims.len();
         assert!(wrong.is_empty(), "{when}, {number} paths: {wrong:#?}");
+        for clone in std::mem::take(&mut *self.1.lock().unwrap()) {
+            assert!(
+                programs::is_sound(&mount.join(&clone)),
+                "{when}: {clone} is not sound"
+            );
+        }
     }
 
     /// Paths with a claim.

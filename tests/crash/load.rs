@@ -1,6 +1,7 @@
 //! Users whose every answered operation is to outlive a kill.
 
 use crate::ledger::{Fact, Ledger};
+use crate::programs::Source;
 use crate::support::crew::{Crew, Habit};
 use crate::support::noise;
 use std::fs::{self, File};
@@ -13,8 +14,10 @@ use std::time::Duration;
 /// Between two operations of a writer: a kill finds them all busy, and the disk is not filled.
 const PACE: Duration = Duration::from_millis(3);
 
-const HABITS: [Habit<Writer>; 5] = [
-    Writer::copies_a_tree,
+const HABITS: [Habit<Writer>; 7] = [
+    Writer::copies,
+    Writer::clones,
+    Writer::makes_a_tree,
     Writer::saves,
     Writer::appends,
     Writer::writes_large,
@@ -22,9 +25,10 @@ const HABITS: [Habit<Writer>; 5] = [
 ];
 
 /// Starts all kinds of writers; `number` makes their names and bytes new.
-pub fn start(mount: &Path, ledger: &Arc<Ledger>, number: &Arc<AtomicU64>) -> Crew {
+pub fn start(mount: &Path, source: &Source, ledger: &Arc<Ledger>, number: &Arc<AtomicU64>) -> Crew {
     let writer = Writer {
         mount: mount.to_owned(),
+        source: source.clone(),
         ledger: Arc::clone(ledger),
     };
     Crew::start(&writer, &HABITS, number, PACE)
@@ -33,6 +37,7 @@ pub fn start(mount: &Path, ledger: &Arc<Ledger>, number: &Arc<AtomicU64>) -> Cre
 #[derive(Clone)]
 struct Writer {
     mount: PathBuf,
+    source: Source,
     ledger: Arc<Ledger>,
 }
 
@@ -58,8 +63,18 @@ impl Writer {
         Ok(())
     }
 
+    fn copies(&self, number: u64) -> io::Result<()> {
+        let to = format!("copy{number}");
+        self.source.copy(&self.mount, &self.ledger, &to)
+    }
+
+    fn clones(&self, number: u64) -> io::Result<()> {
+        let to = format!("clone{number}");
+        self.source.clone_to(&self.mount, &self.ledger, &to)
+    }
+
     /// New directories with files of all sizes in them.
-    fn copies_a_tree(&self, number: u64) -> io::Result<()> {
+    fn makes_a_tree(&self, number: u64) -> io::Result<()> {
         let folder = format!("tree{}/folder{number}", number % 7);
         fs::create_dir_all(self.mount.join(&folder))?;
         for (nth, length) in [0, 100, 5_000, 70_000].into_iter().enumerate() {

@@ -5,8 +5,11 @@
 mod support;
 
 mod creating;
+#[path = "../power/database.rs"]
+mod database;
 mod kills;
 mod ledger;
 mod load;
 mod moved_on;
+mod programs;
 mod resuming;
