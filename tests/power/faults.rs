@@ -65,9 +65,7 @@ impl Machine<'_> {
     }
 }
 
-#[test]
-fn what_was_synced_outlives_a_drive_that_fails() {
-    let rounds = 6;
+fn fail_again_and_again(rounds: u64) {
     if !can_cut() {
         return;
     }
@@ -82,4 +80,15 @@ fn what_was_synced_outlives_a_drive_that_fails() {
         machine.fault(round);
     }
     machine.ends_well();
+}
+
+#[test]
+fn what_was_synced_outlives_a_drive_that_fails() {
+    fail_again_and_again(6);
+}
+
+#[test]
+#[ignore = "long: minutes of faults"]
+fn what_was_synced_outlives_a_drive_that_fails_again_and_again() {
+    fail_again_and_again(60);
 }
