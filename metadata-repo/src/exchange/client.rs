@@ -3,8 +3,9 @@
 mod install;
 
 use super::history::History;
-use super::pack_reader::{self, Quarantine, Received};
+use super::pack_reader;
 use super::pktline::{self, BandReader, Line, Reader};
+use super::quarantine::{Quarantine, Received};
 use super::refs::{self, Locked};
 use super::refusal::Lasting;
 use super::store::Objects;
@@ -118,9 +119,7 @@ pub(crate) fn pull_into(
         authors: &ours,
         genesis: refs::target(&repository, refs::GENESIS)?,
     };
-    let objects = received
-        .as_ref()
-        .map_or(0, |received| received.objects.len());
+    let objects = received.as_ref().map_or(0, Received::objects);
     let (ready, refused) = check(
         &repository,
         received.as_ref(),
@@ -211,10 +210,7 @@ fn check(
     let objects: &mut dyn Objects = match received {
         None => &mut local,
         Some(received) => {
-            quarantine = Quarantine {
-                received,
-                repository: local,
-            };
+            quarantine = Quarantine::new(received, local)?;
             &mut quarantine
         }
     };
@@ -429,6 +425,7 @@ fn fetch(
             pktline::data(out, format!("{word} {id}\n").as_bytes())?;
         }
     }
+    pktline::data(out, b"ofs-delta\n")?;
     pktline::data(out, b"done\n")?;
     end(out)?;
     if lines.expect("an answer")?.text() != Some(b"packfile") {

@@ -12,10 +12,12 @@
 mod client;
 mod history;
 mod limits;
+mod object;
 mod pack_reader;
 mod pack_writer;
 mod pktline;
 mod progress;
+mod quarantine;
 mod refs;
 mod refusal;
 mod request;

@@ -94,6 +94,8 @@ pub(super) struct FetchRequest {
     pub(super) done: bool,
     /// Say nothing for people to read beside the pack.
     pub(super) no_progress: bool,
+    /// The client reads deltas on what is earlier in the pack.
+    pub(super) ofs_delta: bool,
 }
 
 /// Reads one request, of at most `lines_max` lines, whose first packet has been read already where `first` is
@@ -196,8 +198,9 @@ impl FetchRequest {
             b"deepen" => self.depth = Some(parse_depth(value)?),
             b"done" => self.done = true,
             b"no-progress" => self.no_progress = true,
-            // hints that a server may leave unused
-            b"thin-pack" | b"include-tag" | b"ofs-delta" => {}
+            b"ofs-delta" => self.ofs_delta = true,
+            // hints that a server may leave unused: a pack that is complete in itself is stored as it comes
+            b"thin-pack" | b"include-tag" => {}
             b"deepen-since" | b"deepen-not" | b"deepen-relative" => {
                 return Err(ExchangeError::protocol(
                     "of the ways to deepen only --depth is served",
@@ -289,6 +292,7 @@ mod tests {
             panic!()
         };
         assert_eq!((fetch.depth, fetch.done), (Some(3), true));
+        assert!(fetch.ofs_delta && !fetch.no_progress);
         assert_eq!(fetch.haves, [id]);
     }
 

@@ -1,12 +1,14 @@
 //! The serving side: `ls-refs` and `fetch` of Git's protocol v2 (gitprotocol-v2), for stock git and for nodes.
 
 use super::history::{History, Query, Selection};
+use super::pack_writer::{self, Copies};
 use super::pktline::{self, BandWriter, Line, Reader};
 use super::progress::Progress;
 use super::request::{self, DaemonLine, FetchRequest, RefsRequest, Request};
 use super::store::Objects;
 use super::tree::walk_new;
-use super::{ExchangeError, GitStore, ServeLimits, pack_writer, refs};
+use super::{ExchangeError, GitStore, ServeLimits, refs};
+use crate::repository::packs::table::Table;
 use gix::ObjectId;
 use gix::objs::Kind;
 use std::collections::HashSet;
@@ -32,6 +34,9 @@ pub struct Served {
 
 /// Bytes gathered before they go to the stream.
 const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Fewer objects are not looked for in packs: compressing them takes less than listing all that is there.
+const COPIED_MIN: usize = 1000;
 
 /// Most bytes of an error that a client is told.
 const COMPLAINT_BYTES_MAX: usize = 400;
@@ -225,7 +230,7 @@ impl Connection<'_> {
         let limits = &self.options.limits;
         let mut progress = Progress::begin(self.out, request, limits.silence_max)?;
         let ids = list_objects(history, selection, limits.objects_max, &mut progress)?;
-        self.send_pack(repository, &ids)
+        self.send_pack(repository, &ids, request)
     }
 
     /// A client may ask for what was advertised, and for what lies below it.
@@ -283,16 +288,34 @@ impl Connection<'_> {
 
     fn send_pack(
         &mut self,
-        objects: &mut dyn Objects,
+        repository: &mut gix::Repository,
         ids: &[ObjectId],
+        request: &FetchRequest,
     ) -> Result<(), ExchangeError> {
+        let table = match ids.len() {
+            0..COPIED_MIN => None,
+            _ => packed(repository),
+        };
+        let copies = table
+            .as_ref()
+            .map(|table| Copies::new(table, request.ofs_delta));
         let mut band = BandWriter::new(self.out);
-        let written = pack_writer::write(objects, ids, &mut band);
+        let written = pack_writer::write((repository, copies), ids, &mut band);
         band.flush().map_err(ExchangeError::Connection)?;
         written?;
         self.served.objects += ids.len();
         pktline::special(self.out, &Line::Flush)
     }
+}
+
+/// What lies in packs; nothing where it cannot be listed: then each object is read by itself. So it is when packs
+/// are being replaced at the moment.
+fn packed(repository: &gix::Repository) -> Option<Table> {
+    let table = Table::of_all_packs(repository.objects.store_ref().path());
+    table.unwrap_or_else(|error| {
+        tracing::debug!("packs are not sent as they lie: {error}");
+        None
+    })
 }
 
 /// All objects of a selection that the other side may lack: commits, and trees and blobs that their parents do

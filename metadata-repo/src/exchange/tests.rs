@@ -1,6 +1,8 @@
 //! The exchange with stock git, between repositories, and with peers that lie.
 #![allow(clippy::unwrap_used)]
 
+mod copied;
+mod deltas;
 mod growth;
 mod hostile;
 mod mutation;

@@ -14,7 +14,7 @@
 
 use super::packs::live::{Marker, unless_missing};
 use super::packs::plan::{self, Plan};
-use super::packs::table::Table;
+use super::packs::table::{self, Table, open_index};
 use super::packs::{cache::DeltaBases, cruft, pairs, repack};
 use super::{Repository, State, object_id, open_git};
 use crate::error::{RepositoryError, Result, git, io};
@@ -311,21 +311,13 @@ impl Stock {
             packs: Vec::new(),
             cruft: Vec::new(),
         };
-        for entry in fs::read_dir(objects.join("pack")).map_err(io("list packs"))? {
-            let path = entry.map_err(io("list packs"))?.path();
-            let is_pack = path.extension().is_some_and(|it| it == "pack");
-            if !is_pack || !path.with_extension("idx").exists() {
-                continue;
-            }
+        for (path, objects) in table::packs(objects)? {
             if cruft::is_cruft(&path)? {
                 stock.cruft.push(path);
             } else {
-                let objects = u64::from(open_index(&path)?.num_objects());
                 stock.packs.push((path, objects));
             }
         }
-        stock.packs.sort_unstable();
-        stock.cruft.sort_unstable();
         Ok(stock)
     }
 }
@@ -337,11 +329,6 @@ fn loose(objects: &Path) -> Result<Vec<ObjectId>> {
     let mut ids = ids.collect::<Result<Vec<_>>>()?;
     ids.sort_unstable();
     Ok(ids)
-}
-
-fn open_index(pack: &Path) -> Result<gix_pack::index::File> {
-    let index = gix_pack::index::File::at(pack.with_extension("idx"), gix::hash::Kind::Sha1);
-    index.map_err(git("open a pack's index"))
 }
 
 /// Nobody looks at a pack without its index, which therefore goes first.

@@ -1,10 +1,11 @@
 //! Peers that lie: each pull ends with a clear error, no ref moves, nothing is left behind.
 
-use super::super::pack_writer::{self, entry_header};
+use super::super::pack_writer;
 use super::super::pktline::{self, BandWriter, Line};
 use super::super::store::Objects;
 use super::super::{ExchangeError, PullLimits, PullOptions, pull_into, serve_from};
 use super::support::{Node, incarnation, raw_commit, serving, streams, trusting};
+use crate::repository::packs::writer::{Form, entry_header};
 use gix::ObjectId;
 use gix::objs::Kind;
 use std::collections::HashMap;
@@ -44,7 +45,7 @@ impl Forged {
     fn pack(&mut self) -> Vec<u8> {
         let order = self.order.clone();
         let mut pack = Vec::new();
-        pack_writer::write(self, &order, &mut pack).unwrap();
+        pack_writer::write((self, None), &order, &mut pack).unwrap();
         pack
     }
 }
@@ -77,7 +78,7 @@ fn opening(author: u8, head: ObjectId) -> Vec<u8> {
     wire
 }
 
-fn answer(author: u8, head: ObjectId, pack: &[u8]) -> Vec<u8> {
+pub(super) fn answer(author: u8, head: ObjectId, pack: &[u8]) -> Vec<u8> {
     let mut wire = opening(author, head);
     pktline::data(&mut wire, b"packfile\n").unwrap();
     let mut band = BandWriter::new(&mut wire);
@@ -88,7 +89,7 @@ fn answer(author: u8, head: ObjectId, pack: &[u8]) -> Vec<u8> {
 }
 
 /// Pulls from a peer that says `wire`, whatever it is asked, and hangs up.
-fn pull_wire(to: &Node, wire: &[u8]) -> Result<(), ExchangeError> {
+pub(super) fn pull_wire(to: &Node, wire: &[u8]) -> Result<(), ExchangeError> {
     let options = PullOptions {
         limits: PullLimits {
             refs_max: 10,
@@ -276,8 +277,8 @@ fn a_bomb_ends_at_the_limit() {
     assert_eq!(error.to_string(), "more than 100000 bytes in a blob");
     // the same bytes behind a header that says less
     let (lie, truth) = (
-        entry_header(Kind::Blob, 99_999),
-        entry_header(Kind::Blob, 200_000),
+        entry_header(Form::Whole(Kind::Blob), 99_999, 0),
+        entry_header(Form::Whole(Kind::Blob), 200_000, 0),
     );
     let mut pack = forged.pack();
     assert_eq!(lie.len(), truth.len());

@@ -49,8 +49,16 @@ fn good_pack() -> Vec<u8> {
         .detach();
     let blob = node.write(Kind::Blob, b"hello");
     let mut pack = Vec::new();
-    pack_writer::write(&mut repository, &[commit, tree, blob], &mut pack).unwrap();
+    pack_writer::write((&mut repository, None), &[commit, tree, blob], &mut pack).unwrap();
     pack
+}
+
+/// A delta on an object behind it, which is itself a delta on one before.
+const DELTAS: &[u8] = include_bytes!("../../../../fuzz/seeds/git_objects/deltas");
+
+#[test]
+fn the_seed_with_deltas_is_a_pack() {
+    assert_eq!(super::deltas::read(DELTAS).unwrap().objects(), 3);
 }
 
 type Target = fn(&[u8]);
@@ -62,7 +70,7 @@ fn mutated_input_never_panics() {
     let request = b"0012command=fetch\n0001000ddeepen 3\n0009done\n0000".to_vec();
     let greeting = b"000eversion 2\n0015agent=delugefs\n0000".to_vec();
     let tree = [&b"100644 a.torrent\0"[..], &[7; 20], b"40000 d\0", &[8; 20]].concat();
-    let seeds: [(Vec<u8>, Target); 7] = [
+    let seeds: [(Vec<u8>, Target); 8] = [
         (b"0006a\n0005\x010005\x020000".to_vec(), fuzz_pktline),
         (request, fuzz_request),
         (
@@ -73,6 +81,7 @@ fn mutated_input_never_panics() {
         (greeting, fuzz_advertisement),
         (tree, fuzz_tree),
         (good_pack(), fuzz_pack),
+        (DELTAS.to_vec(), fuzz_pack),
     ];
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for (seed, target) in seeds {

@@ -66,7 +66,7 @@ pub(crate) fn apply(base: &[u8], delta: &[u8], limit: usize) -> Result<Vec<u8>, 
     if length > limit {
         return Err(DeltaError::Length);
     }
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(length);
     while let Some((code, after)) = rest.split_first() {
         rest = after;
         let piece = match *code {
@@ -93,6 +93,13 @@ pub(crate) fn apply(base: &[u8], delta: &[u8], limit: usize) -> Result<Vec<u8>, 
     } else {
         Err(DeltaError::Length)
     }
+}
+
+/// How many bytes a delta says that it makes.
+pub(crate) fn length(delta: &[u8]) -> Result<usize, DeltaError> {
+    let mut rest = delta;
+    take_length(&mut rest)?;
+    take_length(&mut rest)
 }
 
 /// Where each block of a base is; of several that fall together, the first.

@@ -10,12 +10,13 @@
 pub(crate) mod cache;
 pub(super) mod cruft;
 pub(crate) mod delta;
+pub(crate) mod index;
 pub(super) mod live;
 pub(super) mod pairs;
 pub(super) mod plan;
 pub(super) mod repack;
-pub(super) mod table;
-pub(super) mod writer;
+pub(crate) mod table;
+pub(crate) mod writer;
 
 /// Deltas between an object and one that is whole: what is read to read it.
-pub(super) const CHAIN_MAX: u8 = 50;
+pub(crate) const CHAIN_MAX: u8 = 50;

@@ -11,7 +11,7 @@ pub(in super::super) const LOOSE_MAX: usize = 4096;
 pub(in super::super) const PACKS_MAX: usize = 32;
 
 /// Objects that are joined at most: about 70 bytes of memory each.
-const JOINED_MAX: u64 = 4_000_000;
+pub(super) const JOINED_MAX: u64 = 4_000_000;
 
 /// A pack is left alone when it has more objects than the smaller ones together, times this.
 const FACTOR: u64 = 2;

@@ -1,10 +1,13 @@
 //! What is in the packs and loose files that shall become one: where each object is, and on which it rests.
 
 use super::CHAIN_MAX;
+use super::plan::JOINED_MAX;
 use crate::error::{RepositoryError, Result, git, io};
 use gix::ObjectId;
 use gix::objs::Kind;
 use gix_pack::data::entry::Header;
+use std::cmp::Reverse;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Stands for no pack: a file of its own.
@@ -15,38 +18,38 @@ const NONE: u32 = u32::MAX;
 
 /// An object, once, wherever it is found first.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Object {
-    pub(in super::super) id: ObjectId,
+pub(crate) struct Object {
+    pub(crate) id: ObjectId,
     /// What it is; `None` for a delta, which is what its base is.
-    pub(in super::super) kind: Option<Kind>,
+    pub(crate) kind: Option<Kind>,
     /// Deltas that rest on it, one on the other.
     height: u8,
     pack: u16,
     base: u32,
     crc: u32,
     /// Of its entry or file, in bytes.
-    pub(in super::super) length: u32,
+    pub(crate) length: u32,
     offset: u64,
 }
 
 impl Object {
-    pub(in super::super) fn base(&self) -> Option<usize> {
+    pub(crate) fn base(&self) -> Option<usize> {
         (self.base != NONE).then_some(self.base as usize)
     }
 
     /// Which source it is in.
-    pub(in super::super) fn pack(&self) -> Option<usize> {
+    pub(crate) fn pack(&self) -> Option<usize> {
         (self.pack != LOOSE).then_some(usize::from(self.pack))
     }
 
     /// Sorts the newest first: what is loose, then pack by pack in their own order.
-    pub(in super::super) fn age(&self) -> (u16, u64) {
+    pub(crate) fn age(&self) -> (u16, u64) {
         (LOOSE - self.pack, self.offset)
     }
 }
 
 /// Objects by their ids.
-pub(in super::super) struct Table {
+pub(crate) struct Table {
     objects: Vec<Object>,
     packs: Vec<Source>,
 }
@@ -56,16 +59,45 @@ struct Source {
     has_deltas: bool,
 }
 
+/// The packs in a repository's directory of objects, each with its number of objects.
+pub(crate) fn packs(objects: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let mut packs = Vec::new();
+    for entry in fs::read_dir(objects.join("pack")).map_err(io("list packs"))? {
+        let path = entry.map_err(io("list packs"))?.path();
+        let is_pack = path.extension().is_some_and(|it| it == "pack");
+        if is_pack && path.with_extension("idx").exists() {
+            let objects = open_index(&path)?.num_objects();
+            packs.push((path, u64::from(objects)));
+        }
+    }
+    packs.sort_unstable();
+    Ok(packs)
+}
+
+/// The index of a pack.
+pub(crate) fn open_index(pack: &Path) -> Result<gix_pack::index::File> {
+    let index = gix_pack::index::File::at(pack.with_extension("idx"), gix::hash::Kind::Sha1);
+    index.map_err(git("open a pack's index"))
+}
+
 impl Table {
+    /// Reads the list of all packs; nothing where they have more objects than memory is given to.
+    pub(crate) fn of_all_packs(objects: &Path) -> Result<Option<Self>> {
+        let mut packs = packs(objects)?;
+        if packs.iter().map(|(_, objects)| objects).sum::<u64>() > JOINED_MAX {
+            return Ok(None);
+        }
+        // what is in several is taken from the largest, where most of its neighbours are
+        packs.sort_by_key(|(_, objects)| Reverse(*objects));
+        let paths: Vec<_> = packs.into_iter().map(|(path, _)| path).collect();
+        Self::read(&paths, &[], objects).map(Some)
+    }
+
     /// Reads the lists of packs, the oldest first, and of loose objects.
     ///
     /// An object that is in several is taken from the first: so what it rests on, which is in the same pack, is
     /// never taken from a later one, and no circle of deltas comes about.
-    pub(in super::super) fn read(
-        packs: &[PathBuf],
-        loose: &[ObjectId],
-        objects: &Path,
-    ) -> Result<Self> {
+    pub(crate) fn read(packs: &[PathBuf], loose: &[ObjectId], objects: &Path) -> Result<Self> {
         let (mut found, mut sources) = (Vec::new(), Vec::new());
         for (number, path) in packs.iter().enumerate() {
             let number = u16::try_from(number).map_err(git("number the packs"))?;
@@ -93,22 +125,22 @@ impl Table {
         Ok(table)
     }
 
-    pub(in super::super) fn objects(&self) -> &[Object] {
+    pub(crate) fn objects(&self) -> &[Object] {
         &self.objects
     }
 
-    pub(in super::super) fn find(&self, id: &ObjectId) -> Option<usize> {
+    pub(crate) fn find(&self, id: &ObjectId) -> Option<usize> {
         let found = self.objects.binary_search_by_key(id, |object| object.id);
         found.ok()
     }
 
     /// Whether a pack has deltas: then what came after what has been found before.
-    pub(in super::super) fn has_deltas(&self, pack: usize) -> bool {
+    pub(crate) fn has_deltas(&self, pack: usize) -> bool {
         self.packs[pack].has_deltas
     }
 
     /// Lets `old` be written as a delta on `new`, if both are here, `old` is whole, and no chain gets too long.
-    pub(in super::super) fn link(&mut self, old: &ObjectId, new: &ObjectId) {
+    pub(crate) fn link(&mut self, old: &ObjectId, new: &ObjectId) {
         let (Some(old), Some(new)) = (self.find(old), self.find(new)) else {
             return;
         };
@@ -145,7 +177,7 @@ impl Table {
     }
 
     /// An object's entry as its pack has it: size, then the compressed bytes. `None` for a loose object.
-    pub(in super::super) fn stored(&self, number: usize) -> Result<Option<(u64, &[u8])>> {
+    pub(crate) fn stored(&self, number: usize) -> Result<Option<(u64, &[u8])>> {
         let object = &self.objects[number];
         let Some(pack) = object.pack() else {
             return Ok(None);
@@ -176,10 +208,9 @@ fn damaged(id: &ObjectId) -> RepositoryError {
 type Found = (Object, Option<ObjectId>);
 
 fn read_pack(path: &Path, number: u16, found: &mut Vec<Found>) -> Result<Source> {
-    let hash = gix::hash::Kind::Sha1;
-    let index = gix_pack::index::File::at(path.with_extension("idx"), hash);
-    let index = index.map_err(git("open a pack's index"))?;
-    let data = gix_pack::data::File::at(path, hash).map_err(git("open a pack"))?;
+    let index = open_index(path)?;
+    let data = gix_pack::data::File::at(path, gix::hash::Kind::Sha1);
+    let data = data.map_err(git("open a pack"))?;
     let mut entries: Vec<_> = index.iter().collect();
     entries.sort_unstable_by_key(|entry| entry.pack_offset);
     let end = data.pack_end() as u64;
@@ -219,7 +250,7 @@ fn read_loose(store: &gix::odb::loose::Store, id: ObjectId) -> Result<Object> {
         .try_header(&id)
         .map_err(git("read an object's header"))?;
     let (_, kind) = header.ok_or_else(|| missing(&id))?;
-    let file = std::fs::metadata(store.object_path(&id)).map_err(io("stat an object"))?;
+    let file = fs::metadata(store.object_path(&id)).map_err(io("stat an object"))?;
     Ok(Object {
         id,
         kind: Some(kind),

@@ -1,9 +1,9 @@
 //! Packs that this node writes (gitformat-pack, version 2), with their index.
 
 use super::super::files::sync_file;
+use super::index::{self, Entry};
 use crate::error::{Result, git, io};
 use gix::ObjectId;
-use gix::hash::Hasher;
 use gix::objs::Kind;
 use gix::zlib::stream::deflate::{Compress, FlushCompress};
 use gix::zlib::{Compression, Status};
@@ -35,14 +35,6 @@ pub(crate) enum Form {
     Whole(Kind),
     /// A delta on the entry that begins at this offset of the same pack.
     DeltaOn(u64),
-}
-
-/// Entries of an index, by id.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    id: ObjectId,
-    offset: u64,
-    crc: u32,
 }
 
 impl PackWriter {
@@ -148,7 +140,7 @@ impl PackWriter {
             files.push((file, name.with_extension(extension)));
         }
         let mut index = temporary(&self.directory)?;
-        write_index(&mut index, &self.entries, trailer)?;
+        index::write(&mut index, &self.entries, trailer).map_err(io("write an index"))?;
         files.push((index, name.with_extension("idx")));
         for (file, name) in files {
             let readable = std::fs::Permissions::from_mode(0o444);
@@ -168,8 +160,9 @@ fn temporary(directory: &Path) -> Result<NamedTempFile> {
     file.map_err(io("make a temporary file"))
 }
 
-/// Kind and size: four bits of size in the first byte, seven in each that follows. A delta's base comes after.
-fn entry_header(form: Form, mut size: u64, at: u64) -> Vec<u8> {
+/// What comes before the compressed bytes of an entry that begins `at` there. Kind and size: four bits of size in
+/// the first byte, seven in each that follows. A delta's base comes after.
+pub(crate) fn entry_header(form: Form, mut size: u64, at: u64) -> Vec<u8> {
     let kind = match form {
         Form::Whole(Kind::Commit) => 1,
         Form::Whole(Kind::Tree) => 2,
@@ -227,49 +220,4 @@ fn end_pack(pack: &mut NamedTempFile, objects: u32) -> Result<ObjectId> {
     file.write_all_at(trailer.as_slice(), offset)
         .map_err(doing())?;
     Ok(trailer)
-}
-
-struct Hashed<W> {
-    out: W,
-    hasher: Hasher,
-}
-
-impl<W: Write> Hashed<W> {
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
-        self.out.write_all(bytes).map_err(io("write an index"))
-    }
-}
-
-/// Version 2: fan-out, ids, CRCs, offsets.
-fn write_index(index: &mut NamedTempFile, entries: &[Entry], trailer: ObjectId) -> Result<()> {
-    let hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
-    let mut out = Hashed {
-        out: BufWriter::new(index),
-        hasher,
-    };
-    out.put(b"\xfftOc\0\0\0\x02")?;
-    for first in 0..=u8::MAX {
-        let upto = entries.partition_point(|entry| entry.id.as_slice()[0] <= first);
-        out.put(&(upto as u32).to_be_bytes())?;
-    }
-    for entry in entries {
-        out.put(entry.id.as_slice())?;
-    }
-    for entry in entries {
-        out.put(&entry.crc.to_be_bytes())?;
-    }
-    for entry in entries {
-        out.put(&(entry.offset as u32).to_be_bytes())?;
-    }
-    out.put(trailer.as_slice())?;
-    let checksum = out
-        .hasher
-        .clone()
-        .try_finalize()
-        .map_err(git("hash an index"))?;
-    out.out
-        .write_all(checksum.as_slice())
-        .map_err(io("write an index"))?;
-    out.out.flush().map_err(io("write an index"))
 }
