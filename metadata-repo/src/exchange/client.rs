@@ -214,7 +214,8 @@ fn check(
             &mut quarantine
         }
     };
-    let mut history = History::new(objects, refs::cut(repository)?, options.limits.commits_max);
+    let cut = refs::cut(repository)?;
+    let mut history = History::new(objects, cut, options.limits.commits_max).with_holes();
     let verdict = verify(&mut history, moves, here, options.foreign)?;
     check_own(&verdict, moves, options.own)?;
     let mut ready = Vec::new();

@@ -51,6 +51,8 @@ pub(super) struct History<'a> {
     /// Commits of ours whose parents were cut off.
     cut: HashSet<ObjectId>,
     commits_max: usize,
+    /// Whether a commit that is not there is taken for one without parents.
+    has_holes: bool,
 }
 
 const WANT: u8 = 1;
@@ -104,6 +106,15 @@ impl<'a> History<'a> {
             nodes: HashMap::new(),
             cut,
             commits_max,
+            has_holes: false,
+        }
+    }
+
+    /// Of a peer's history, which may have holes: the walk ends there, and whoever reads the commit finds out.
+    pub(super) fn with_holes(self) -> Self {
+        Self {
+            has_holes: true,
+            ..self
         }
     }
 
@@ -120,6 +131,11 @@ impl<'a> History<'a> {
         }
         let mut buffer = Vec::new();
         let mut node = match self.objects.read(&id, &mut buffer)? {
+            None if self.has_holes => Node {
+                tree: ObjectId::null(id.kind()),
+                parents: Vec::new(),
+                time: 0,
+            },
             None => return Err(ExchangeError::Missing(id.to_string())),
             Some((Kind::Commit, data)) => parse(&id, data)?,
             Some((kind, _)) => {

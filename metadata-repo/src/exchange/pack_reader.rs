@@ -7,8 +7,9 @@
 
 mod deltas;
 
+use super::object::Checker;
 use super::quarantine::Received;
-use super::{ExchangeError, PullLimits, PullOptions, object};
+use super::{ExchangeError, PullLimits, PullOptions};
 use gix::ObjectId;
 use gix::objs::Kind;
 use gix::zlib::{Decompress, FlushDecompress, Status};
@@ -70,19 +71,24 @@ pub(super) fn receive(
         .tempfile_in(directory)
         .map_err(ExchangeError::repository)?;
     let mut input = Input::new(source, file.as_file(), options.limits.pack_bytes_max);
-    let (mut entries, deltas) = read_entries(&mut input, options)?;
+    let limits = &options.limits;
+    let count = read_header(&mut input, limits)?;
+    let mut checker = Checker::new(options.foreign, count);
+    let (mut entries, deltas) = read_entries(&mut input, count, &mut checker, limits)?;
     let bytes = input.offset;
     let trailer = input.finish()?;
-    deltas::resolve(&mut entries, deltas, (file.path(), bytes), options)?;
-    Received::new((file, trailer), entries, directory)
+    let pack = (file.path(), bytes);
+    deltas::resolve(&mut entries, deltas, pack, (&mut checker, limits))?;
+    Received::new((file, trailer), (entries, &checker), directory)
 }
 
 /// Reads all entries; those that are whole are checked.
 fn read_entries(
     input: &mut Input<'_, '_>,
-    options: &PullOptions<'_>,
+    count: u32,
+    checker: &mut Checker<'_>,
+    limits: &PullLimits,
 ) -> Result<(Vec<Entry>, Deltas), ExchangeError> {
-    let count = read_header(input, &options.limits)?;
     let mut entries: Vec<Entry> = Vec::with_capacity(count.min(100_000) as usize);
     let mut deltas = Deltas::default();
     let mut inflate = Decompress::new();
@@ -90,7 +96,7 @@ fn read_entries(
     for number in 0..count {
         input.crc = crc32fast::Hasher::new();
         let offset = input.offset;
-        let (form, size) = read_form(input, &entries, &options.limits)?;
+        let (form, size) = read_form(input, &entries, limits)?;
         inflate_into(input, &mut inflate, (&mut buffer, size))?;
         let mut entry = Entry {
             id: ObjectId::null(gix::hash::Kind::Sha1),
@@ -100,7 +106,7 @@ fn read_entries(
         };
         match form {
             Form::Whole(kind) => {
-                entry.id = object::check(kind, &buffer, options.foreign)?;
+                entry.id = checker.check(kind, &buffer)?;
                 entry.kind = Some(kind);
             }
             Form::OnEntry(base) => deltas.on_entry.push((base, number)),

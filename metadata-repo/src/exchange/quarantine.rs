@@ -1,6 +1,7 @@
 //! A received pack that is whole: read like the repository, and not part of it until it is installed.
 
 use super::ExchangeError;
+use super::object::Checker;
 use super::pack_reader::{Entry, TEMPORARY_PREFIX};
 use super::store::Objects;
 use crate::repository::packs::cache::DeltaBases;
@@ -21,13 +22,15 @@ pub(super) struct Received {
     pub(super) trailer: ObjectId,
     /// Of the objects, in the order of the index.
     kinds: Vec<Kind>,
+    /// Whether all that its trees name is in it.
+    is_closed: bool,
 }
 
 impl Received {
     /// Writes the index of a pack, all of whose entries are known.
     pub(super) fn new(
         (pack, trailer): (NamedTempFile, ObjectId),
-        mut entries: Vec<Entry>,
+        (mut entries, checker): (Vec<Entry>, &Checker<'_>),
         directory: &Path,
     ) -> Result<Self, ExchangeError> {
         entries.sort_unstable_by_key(|entry| entry.id);
@@ -36,6 +39,10 @@ impl Received {
         }
         let kinds: Vec<_> = entries.iter().filter_map(|entry| entry.kind).collect();
         assert_eq!(kinds.len(), entries.len(), "all entries are known");
+        let is_closed = checker.is_closed(|id| {
+            let found = entries.binary_search_by_key(id, |entry| entry.id);
+            found.ok().map(|number| kinds[number])
+        });
         let listed = entries.into_iter().map(|entry| index::Entry {
             id: entry.id,
             offset: entry.offset,
@@ -52,6 +59,7 @@ impl Received {
             index,
             trailer,
             kinds,
+            is_closed,
         })
     }
 
@@ -131,5 +139,11 @@ impl Objects for Quarantine<'_> {
             Some(place) => Ok(Some(self.received.kinds[place as usize])),
             None => self.repository.kind_of(id),
         }
+    }
+
+    fn has_all_of(&self, tree: &oid) -> bool {
+        let kind = self.bundle.index.lookup(tree);
+        let kind = kind.map(|place| self.received.kinds[place as usize]);
+        self.received.is_closed && kind == Some(Kind::Tree)
     }
 }

@@ -19,6 +19,14 @@ pub enum Refusal {
         /// Which rule.
         why: String,
     },
+    /// Something of its history or contents is not there, and the peer did not send it. Another peer may.
+    #[error("commit {commit} is incomplete: object {object} is missing")]
+    Incomplete {
+        /// The commit, perhaps of another author.
+        commit: CommitId,
+        /// What is missing, in hex.
+        object: String,
+    },
     /// Its author has signed two commits neither of which goes on from the other: a disk that was restored or copied
     /// went on under its old identity.
     #[error(
@@ -84,6 +92,8 @@ impl Refusals {
 
     pub(super) fn add(&self, refused: &Refused) {
         let lasting = match refused.why {
+            // says more of the peer than of the chain
+            Refusal::Incomplete { .. } => return,
             Refusal::Rejected { .. } | Refusal::Crowded { .. } => Lasting::Ever,
             Refusal::Forked { .. } => Lasting::AsLongAsAlone,
         };

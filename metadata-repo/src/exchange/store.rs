@@ -15,6 +15,11 @@ pub(super) trait Objects {
 
     /// An object's kind; `None` if it is not there.
     fn kind_of(&mut self, id: &oid) -> Result<Option<Kind>, ExchangeError>;
+
+    /// Whether all that a tree leads to is known to be there.
+    fn has_all_of(&self, _tree: &oid) -> bool {
+        false
+    }
 }
 
 impl Objects for gix::Repository {

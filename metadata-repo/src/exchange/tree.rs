@@ -50,8 +50,9 @@ fn parse(mut data: &[u8]) -> Result<Vec<Entry<'_>>, &'static str> {
     Ok(entries)
 }
 
-/// Checks a tree that comes from outside as `git fsck --strict` does, and for what volumes do not have.
-pub(super) fn check(data: &[u8]) -> Result<(), &'static str> {
+/// Checks a tree that comes from outside as `git fsck --strict` does, and for what volumes do not have. Gives what
+/// it names.
+pub(super) fn check(data: &[u8]) -> Result<Vec<Found>, &'static str> {
     let entries = parse(data)?;
     let mut names = HashSet::with_capacity(entries.len());
     let mut previous: Option<&Entry<'_>> = None;
@@ -68,7 +69,11 @@ pub(super) fn check(data: &[u8]) -> Result<(), &'static str> {
         }
         previous = Some(entry);
     }
-    Ok(())
+    let named = entries.iter().map(|entry| Found {
+        directory: entry.directory,
+        id: entry.id,
+    });
+    Ok(named.collect())
 }
 
 fn order(a: &Entry<'_>, b: &Entry<'_>) -> Ordering {
@@ -105,8 +110,8 @@ struct Comparison {
     bases: Vec<ObjectId>,
 }
 
-/// What [`walk_new`] has found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a tree names, or [`walk_new`] has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Found {
     /// A tree, or else a blob.
     pub(super) directory: bool,
@@ -116,25 +121,44 @@ pub(super) struct Found {
 
 /// Visits the trees and blobs of `tree` that none of `bases` has in the same place, each id once, except those
 /// in `seen`. The caller goes through commits parents first: then whatever is in `seen` is complete once the
-/// commit that it was seen in has been gone through.
+/// commit that it was seen in has been gone through. After an error, nothing more is in `seen` than before.
 pub(super) fn walk_new(
     objects: &mut dyn Objects,
-    (tree, bases): (ObjectId, Vec<ObjectId>),
+    comparison: (ObjectId, Vec<ObjectId>),
     seen: &mut HashSet<ObjectId>,
-    visit: &mut dyn FnMut(&mut dyn Objects, Found) -> Result<(), ExchangeError>,
+    visit: Visit<'_>,
+) -> Result<(), ExchangeError> {
+    let mut fresh = Vec::new();
+    let mut is_new = |id: ObjectId| {
+        let is_new = seen.insert(id);
+        fresh.extend(is_new.then_some(id));
+        is_new
+    };
+    let walked = walk(objects, comparison, &mut is_new, visit);
+    if walked.is_err() {
+        for id in fresh {
+            seen.remove(&id);
+        }
+    }
+    walked
+}
+
+/// What is done with each tree and blob.
+type Visit<'a> = &'a mut dyn FnMut(&mut dyn Objects, Found) -> Result<(), ExchangeError>;
+
+fn walk(
+    objects: &mut dyn Objects,
+    (tree, bases): (ObjectId, Vec<ObjectId>),
+    is_new: &mut dyn FnMut(ObjectId) -> bool,
+    visit: Visit<'_>,
 ) -> Result<(), ExchangeError> {
     let mut todo = vec![Comparison { tree, bases }];
     while let Some(Comparison { tree, bases }) = todo.pop() {
-        if bases.contains(&tree) || !seen.insert(tree) {
+        if bases.contains(&tree) || !is_new(tree) {
             continue;
         }
-        visit(
-            objects,
-            Found {
-                directory: true,
-                id: tree,
-            },
-        )?;
+        let (directory, id) = (true, tree);
+        visit(objects, Found { directory, id })?;
         let data = read_tree(objects, &tree)?;
         let bases: Vec<_> = bases
             .iter()
@@ -154,14 +178,9 @@ pub(super) fn walk_new(
                     tree: entry.id,
                     bases: twins,
                 });
-            } else if seen.insert(entry.id) {
-                visit(
-                    objects,
-                    Found {
-                        directory: false,
-                        id: entry.id,
-                    },
-                )?;
+            } else if is_new(entry.id) {
+                let (directory, id) = (false, entry.id);
+                visit(objects, Found { directory, id })?;
             }
         }
     }

@@ -5,7 +5,7 @@ use super::history::{History, Query, Selection};
 use super::store::Objects;
 use super::tree::{Found, walk_new};
 use super::{ExchangeError, Foreign, Refusal, Refused, commit_id};
-use delugefs_core::ids::IncarnationId;
+use delugefs_core::ids::{CommitId, IncarnationId};
 use gix::ObjectId;
 use gix::objs::Kind;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -37,8 +37,7 @@ type Bad = HashMap<ObjectId, Refusal>;
 /// Checks all moves. That an object exists says nothing about what it refers to, so each new commit is followed down
 /// to what is surely here.
 ///
-/// An object that is missing or malformed is an error of the whole pull: a peer that keeps the rules does not
-/// have such.
+/// A chain that lacks something, or breaks a rule, keeps no other from moving.
 pub(super) fn verify(
     history: &mut History<'_>,
     moves: &[Move],
@@ -175,7 +174,7 @@ fn check_commits(
     selection: &Selection,
     foreign: &dyn Foreign,
 ) -> Result<Bad, ExchangeError> {
-    let (mut seen, mut buffer) = (HashSet::new(), Vec::new());
+    let mut seen = HashSet::new();
     let mut bad = Bad::new();
     for id in &selection.commits {
         let node = history.node(*id)?;
@@ -183,21 +182,50 @@ fn check_commits(
             bad.insert(*id, why.clone());
             continue;
         }
-        let raw = read_commit(history.objects, id, &mut buffer)?;
-        let commit = commit_id(id);
-        if let Err(why) = foreign.check_commit(commit, raw) {
-            bad.insert(*id, Refusal::Rejected { commit, why });
-            continue;
+        let checked = check_commit(history, (selection, *id), foreign, &mut seen);
+        if let Some(why) = refusal(commit_id(id), checked)? {
+            bad.insert(*id, why);
         }
-        let bases = history.bases(selection, *id)?;
-        walk_new(
-            history.objects,
-            (node.tree, bases),
-            &mut seen,
-            &mut check_blob,
-        )?;
     }
     Ok(bad)
+}
+
+/// What is wrong with a commit's own contents, if that is what an error is about.
+fn refusal(
+    commit: CommitId,
+    checked: Result<(), ExchangeError>,
+) -> Result<Option<Refusal>, ExchangeError> {
+    match checked {
+        Ok(()) => Ok(None),
+        Err(ExchangeError::Missing(object)) => Ok(Some(Refusal::Incomplete { commit, object })),
+        Err(ExchangeError::Object { id, why }) if id == commit.to_string() => {
+            Ok(Some(Refusal::Rejected { commit, why }))
+        }
+        Err(ExchangeError::Object { id, why }) => {
+            let why = format!("object {id}: {why}");
+            Ok(Some(Refusal::Rejected { commit, why }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A commit with all that it has and its parents have not.
+fn check_commit(
+    history: &mut History<'_>,
+    (selection, id): (&Selection, ObjectId),
+    foreign: &dyn Foreign,
+    seen: &mut HashSet<ObjectId>,
+) -> Result<(), ExchangeError> {
+    let mut buffer = Vec::new();
+    let raw = read_commit(history.objects, &id, &mut buffer)?;
+    let checked = foreign.check_commit(commit_id(&id), raw);
+    checked.map_err(|why| ExchangeError::object(&id, why))?;
+    let tree = history.node(id)?.tree;
+    if history.objects.has_all_of(&tree) {
+        return Ok(());
+    }
+    let bases = history.bases(selection, id)?;
+    walk_new(history.objects, (tree, bases), seen, &mut check_blob)
 }
 
 /// Trees are read by the walk itself; a blob has to be there and be one.

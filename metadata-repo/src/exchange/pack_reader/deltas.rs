@@ -4,7 +4,8 @@
 //! From each whole object down to what rests on it, so that of a chain of deltas one object at a time is kept. What
 //! is never reached rests on something that is not in the pack, or on itself.
 
-use super::super::{ExchangeError, PullOptions, object};
+use super::super::object::Checker;
+use super::super::{ExchangeError, PullLimits};
 use super::{Deltas, Entry};
 use crate::repository::packs::{CHAIN_MAX, delta};
 use gix::objs::Kind;
@@ -21,13 +22,14 @@ struct Ready {
     depth: u8,
 }
 
-struct Resolver<'a> {
+struct Resolver<'a, 'f> {
     entries: &'a mut [Entry],
     /// Sorted.
     deltas: Deltas,
     pack: File,
     inflate: Inflate,
-    options: &'a PullOptions<'a>,
+    checker: &'a mut Checker<'f>,
+    limits: &'a PullLimits,
     /// Bytes that deltas may still make.
     room: u64,
     /// Bytes of bases that wait.
@@ -39,7 +41,7 @@ pub(super) fn resolve(
     entries: &mut [Entry],
     mut deltas: Deltas,
     (path, bytes): (&Path, u64),
-    options: &PullOptions<'_>,
+    (checker, limits): (&mut Checker<'_>, &PullLimits),
 ) -> Result<(), ExchangeError> {
     if deltas.on_entry.is_empty() && deltas.on_id.is_empty() {
         return Ok(());
@@ -55,8 +57,9 @@ pub(super) fn resolve(
         deltas,
         pack,
         inflate: Inflate::default(),
-        options,
-        room: bytes.saturating_mul(options.limits.made_per_byte_max),
+        checker,
+        limits,
+        room: bytes.saturating_mul(limits.made_per_byte_max),
         held: 0,
     };
     for (number, kind) in whole {
@@ -71,7 +74,7 @@ pub(super) fn resolve(
     }
 }
 
-impl Resolver<'_> {
+impl Resolver<'_, '_> {
     /// Makes all that rests on a whole object.
     fn resolve_below(&mut self, number: u32, kind: Kind) -> Result<(), ExchangeError> {
         if self.resting_on(number).is_empty() {
@@ -95,9 +98,9 @@ impl Resolver<'_> {
             }
             let made = self.apply(number, &base, kind)?;
             drop(base);
+            let id = self.checker.check(kind, &made)?;
             let entry = &mut self.entries[number as usize];
-            entry.id = object::check(kind, &made, self.options.foreign)?;
-            entry.kind = Some(kind);
+            (entry.id, entry.kind) = (id, Some(kind));
             self.prepare((number, made, depth), &mut ready)?;
         }
         Ok(())
@@ -120,7 +123,7 @@ impl Resolver<'_> {
             });
         }
         self.held += base.len() as u64;
-        let limit = self.options.limits.bases_bytes_max;
+        let limit = self.limits.bases_bytes_max;
         if self.held > limit {
             let what = "bytes that deltas rest on";
             return Err(ExchangeError::Limit { what, limit });
@@ -146,10 +149,10 @@ impl Resolver<'_> {
     fn apply(&mut self, number: u32, base: &[u8], kind: Kind) -> Result<Vec<u8>, ExchangeError> {
         let delta = self.read(number)?;
         let made = delta::length(&delta).map_err(bad)? as u64;
-        self.options.limits.check_size(Some(kind), made)?;
+        self.limits.check_size(Some(kind), made)?;
         self.room = self.room.checked_sub(made).ok_or(ExchangeError::Limit {
             what: "bytes made by deltas for each byte of a pack",
-            limit: self.options.limits.made_per_byte_max,
+            limit: self.limits.made_per_byte_max,
         })?;
         delta::apply(base, &delta, made as usize).map_err(bad)
     }

@@ -3,7 +3,7 @@
 use super::super::pack_writer;
 use super::super::pktline::{self, BandWriter, Line};
 use super::super::store::Objects;
-use super::super::{ExchangeError, PullLimits, PullOptions, pull_into, serve_from};
+use super::super::{ExchangeError, PullLimits, PullOptions, Pulled, pull_into, serve_from};
 use super::support::{Node, incarnation, raw_commit, serving, streams, trusting};
 use crate::repository::packs::writer::{Form, entry_header};
 use gix::ObjectId;
@@ -67,19 +67,25 @@ impl Objects for Forged {
     }
 }
 
-/// What a server says up to the pack: its greeting, and one author's head.
-fn opening(author: u8, head: ObjectId) -> Vec<u8> {
+/// What a server says up to the pack: its greeting, and authors' heads.
+fn opening(heads: &[(u8, ObjectId)]) -> Vec<u8> {
     let mut wire = Vec::new();
     pktline::data(&mut wire, b"version 2\n").unwrap();
     pktline::special(&mut wire, &Line::Flush).unwrap();
-    let line = format!("{head} refs/authors/{}\n", incarnation(author));
-    pktline::data(&mut wire, line.as_bytes()).unwrap();
+    for (author, head) in heads {
+        let line = format!("{head} refs/authors/{}\n", incarnation(*author));
+        pktline::data(&mut wire, line.as_bytes()).unwrap();
+    }
     pktline::special(&mut wire, &Line::Flush).unwrap();
     wire
 }
 
 pub(super) fn answer(author: u8, head: ObjectId, pack: &[u8]) -> Vec<u8> {
-    let mut wire = opening(author, head);
+    answer_with(&[(author, head)], pack)
+}
+
+fn answer_with(heads: &[(u8, ObjectId)], pack: &[u8]) -> Vec<u8> {
+    let mut wire = opening(heads);
     pktline::data(&mut wire, b"packfile\n").unwrap();
     let mut band = BandWriter::new(&mut wire);
     band.write_all(pack).unwrap();
@@ -89,7 +95,7 @@ pub(super) fn answer(author: u8, head: ObjectId, pack: &[u8]) -> Vec<u8> {
 }
 
 /// Pulls from a peer that says `wire`, whatever it is asked, and hangs up.
-pub(super) fn pull_wire(to: &Node, wire: &[u8]) -> Result<(), ExchangeError> {
+pub(super) fn pull_wire(to: &Node, wire: &[u8]) -> Result<Pulled, ExchangeError> {
     let options = PullOptions {
         limits: PullLimits {
             refs_max: 10,
@@ -108,19 +114,26 @@ pub(super) fn pull_wire(to: &Node, wire: &[u8]) -> Result<(), ExchangeError> {
         });
         let pulled = pull_into(to, &client, &client, &options);
         let _ = client.shutdown(std::net::Shutdown::Both);
-        pulled.map(drop)
+        pulled
     })
 }
 
-/// The error that a pull of these objects ends with, after which nothing has changed.
+/// What is wrong with the one chain that was pulled.
+fn refusal(pulled: &Pulled) -> String {
+    assert_eq!((pulled.moved.len(), pulled.refused.len()), (0, 1));
+    pulled.refused[0].why.to_string()
+}
+
+/// Why a pull of these objects, after which nothing has changed, has moved nothing.
 fn refused(forged: &mut Forged, head: ObjectId) -> String {
     let to = Node::new();
     let mine = to.commit(9, &[], &[("mine", "1")]);
-    let error = pull_wire(&to, &answer(1, head, &forged.pack())).unwrap_err();
+    let pulled = pull_wire(&to, &answer(1, head, &forged.pack()));
+    let why = pulled.map_or_else(|error| error.to_string(), |pulled| refusal(&pulled));
     assert_eq!((to.author(1), to.author(9)), (None, Some(mine)));
     assert_eq!(to.leftovers(), Vec::<String>::new());
     to.fsck();
-    error.to_string()
+    why
 }
 
 #[test]
@@ -138,25 +151,69 @@ fn a_forged_but_good_pack_is_taken() {
 #[test]
 fn incomplete_packs() {
     let absent = ObjectId::Sha1([0x77; 20]);
-    let missing = format!("incomplete: object {absent} is missing");
+    let missing = |head| format!("commit {head} is incomplete: object {absent} is missing");
     let mut forged = Forged::default();
     let tree = forged.tree(&[("100644", b"a", absent)]);
     let head = forged.commit(tree, &[]);
-    assert_eq!(refused(&mut forged, head), missing, "a blob");
+    assert_eq!(refused(&mut forged, head), missing(head), "a blob");
     let mut forged = Forged::default();
     let tree = forged.tree(&[("40000", b"a", absent)]);
     let head = forged.commit(tree, &[]);
-    assert_eq!(refused(&mut forged, head), missing, "a tree");
+    assert_eq!(refused(&mut forged, head), missing(head), "a tree");
     let mut forged = Forged::default();
     let head = forged.commit(absent, &[]);
-    assert_eq!(refused(&mut forged, head), missing, "a root tree");
+    assert_eq!(refused(&mut forged, head), missing(head), "a root tree");
     let mut forged = Forged::default();
     let tree = forged.tree(&[]);
     let head = forged.commit(tree, &[absent]);
-    assert_eq!(refused(&mut forged, head), missing, "a parent");
+    assert_eq!(refused(&mut forged, head), missing(absent), "a parent");
     let mut forged = Forged::default();
     forged.tree(&[]);
-    assert_eq!(refused(&mut forged, absent), missing, "the head itself");
+    assert_eq!(
+        refused(&mut forged, absent),
+        missing(absent),
+        "the head itself"
+    );
+}
+
+#[test]
+fn a_chain_that_lacks_something_keeps_no_other_from_moving() {
+    let absent = ObjectId::Sha1([0x77; 20]);
+    let mut forged = Forged::default();
+    let blob = forged.add(Kind::Blob, b"x");
+    let whole = forged.tree(&[("100644", b"a", blob)]);
+    let good = forged.commit(whole, &[]);
+    // both name the same folder, half of which is missing
+    let half = forged.tree(&[("100644", b"b", absent)]);
+    let below = forged.tree(&[("40000", b"d", half)]);
+    let lacking = forged.commit(below, &[good]);
+    let lacking_too = forged.commit(below, &[]);
+    let on_it = forged.commit(whole, &[lacking]);
+    let orphan = forged.commit(whole, &[ObjectId::Sha1([0x66; 20])]);
+    let to = Node::new();
+    let heads = [
+        (1, lacking),
+        (2, good),
+        (3, on_it),
+        (4, orphan),
+        (5, lacking_too),
+    ];
+    let wire = answer_with(&heads, &forged.pack());
+    for _ in 0..2 {
+        // told each time: another peer may have what is missing
+        let pulled = pull_wire(&to, &wire).unwrap();
+        let authors: Vec<_> = pulled.refused.iter().map(|it| it.author).collect();
+        assert_eq!(authors, [1, 3, 4, 5].map(incarnation));
+        assert_eq!((to.author(1), to.author(2)), (None, Some(good)));
+    }
+    to.fsck();
+    // it comes after all
+    forged.tree(&[]);
+    let found = forged.add(Kind::Blob, b"what was missing");
+    let now = forged.tree(&[("100644", b"b", found)]);
+    let mended = forged.commit(now, &[good]);
+    pull_wire(&to, &answer(1, mended, &forged.pack())).unwrap();
+    assert_eq!(to.author(1), Some(mended));
 }
 
 #[test]
@@ -169,14 +226,12 @@ fn an_object_that_is_here_but_not_whole_does_not_help() {
     let mut forged = Forged::default();
     let tree = forged.tree(&[("40000", b"d", half)]);
     let head = forged.commit(tree, &[]);
-    let error = pull_wire(&to, &answer(1, head, &forged.pack())).unwrap_err();
-    assert!(
-        matches!(&error, ExchangeError::Missing(id) if id == "7777777777777777777777777777777777777777"),
-        "{error}"
-    );
+    let missing = format!("object {absent} is missing");
+    let pulled = pull_wire(&to, &answer(1, head, &forged.pack())).unwrap();
+    assert!(refusal(&pulled).ends_with(&missing));
     let junk = to.loose_commit(half, &[], 5);
-    let error = pull_wire(&to, &answer(1, junk, &Forged::default().pack())).unwrap_err();
-    assert!(matches!(&error, ExchangeError::Missing(_)), "{error}");
+    let pulled = pull_wire(&to, &answer(1, junk, &Forged::default().pack())).unwrap();
+    assert!(refusal(&pulled).ends_with(&missing));
     assert_eq!(to.author(1), None);
 }
 
@@ -250,8 +305,8 @@ fn broken_packs() {
     let good = forged.pack();
     let to = Node::new();
     let checked = |pack: &[u8], what: &str| {
-        let error = pull_wire(&to, &answer(1, head, pack));
-        assert!(error.is_err(), "{what}");
+        let pulled = pull_wire(&to, &answer(1, head, pack));
+        assert!(pulled.is_err(), "{what}");
         assert_eq!((to.author(1), to.leftovers()), (None, vec![]), "{what}");
     };
     for length in 0..good.len() {
@@ -311,7 +366,7 @@ fn garbage_and_half_frames() {
     pktline::special(&mut many, &Line::Flush).unwrap();
     let error = pull_wire(&to, &many).unwrap_err();
     assert_eq!(error.to_string(), "more than 10 author chains");
-    let refusal = [&opening(1, head)[..], b"000dERR later"].concat();
+    let refusal = [&opening(&[(1, head)])[..], b"000dERR later"].concat();
     let error = pull_wire(&to, &refusal).unwrap_err();
     assert_eq!(error.to_string(), "the peer refused: later");
     for garbage in [
