@@ -6,26 +6,34 @@ use super::links::{self, Link};
 use super::moving::{self, Mover, NamesError};
 use super::shared::{Shared, unix_time, wall_clock};
 use super::story;
+use crate::cli::units::show_size;
 use crate::filesystem::{Filesystem, Invalidation};
 use crate::link::{Purpose, blocking};
 use crate::root::Standing;
 use crate::sync_ext::lock;
 use delugefs_core::ids::{CommitId, IncarnationId, NodeId, TreeId};
 use delugefs_core::settings::Settings;
-use delugefs_core::sync::{Evidence, LinkId, PullId};
+use delugefs_core::sync::{Event, Evidence, LinkId, PullId};
 use delugefs_core::time::Timestamp;
 use delugefs_metadata_repo::exchange::{
-    self, ExchangeError, PullOptions, Pulled, Refusal, Refused,
+    self, ExchangeError, PullOptions, PullProgress, Pulled, Refusal, Refused,
 };
 use delugefs_metadata_repo::signature::Signer;
 use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// How long a peer may be silent within a pull; a large pack takes its time to be made.
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How often the sync machine is told that a pull makes progress: well within its patience.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// How often the owner is told how far a long pull has come.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// What it is called when it does not work.
 const COMMITTING: &str = "committing changes";
@@ -171,7 +179,7 @@ pub(super) fn pull(shared: &Arc<Shared>, pull: PullId, link: LinkId) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let well = match shared.links.get(link) {
-            Some(up) if shared.publishing.goes_on() => pull_over(&shared, &up).await,
+            Some(up) if shared.publishing.goes_on() => pull_over(&shared, &up, Some(pull)).await,
             _ => false,
         };
         shared.tell(Input::Ended(Work::Pull(pull), well)).await;
@@ -179,9 +187,10 @@ pub(super) fn pull(shared: &Arc<Shared>, pull: PullId, link: LinkId) {
 }
 
 /// Whether it went well; what it has to say is said.
-async fn pull_over(shared: &Arc<Shared>, up: &Link) -> bool {
+async fn pull_over(shared: &Arc<Shared>, up: &Link, pull: Option<PullId>) -> bool {
     let from = label(shared, up.peer);
-    match pull_from(shared, up.listening).await {
+    let telling = Telling::new(shared, pull, from.clone());
+    match pull_from(shared, up.listening, telling).await {
         Ok(pulled) => {
             for refused in &pulled.refused {
                 tell_refused(shared, &from, refused);
@@ -211,18 +220,85 @@ enum PullError {
     Panic(#[from] tokio::task::JoinError),
 }
 
-async fn pull_from(shared: &Arc<Shared>, address: SocketAddr) -> Result<Pulled, PullError> {
+async fn pull_from(
+    shared: &Arc<Shared>,
+    address: SocketAddr,
+    telling: Telling,
+) -> Result<Pulled, PullError> {
     let stream = links::open(shared, address, Purpose::Git).await?.stream;
     let (read, write) = blocking::split(stream, Handle::current(), PULL_SILENCE_MAX);
     let (repository, own) = (shared.repository.clone(), shared.incarnation());
     let pulled = tokio::task::spawn_blocking(move || {
         let options = PullOptions {
             own: Some(own),
+            progress: &|progress| telling.hear(progress),
             ..PullOptions::default()
         };
-        exchange::pull(&repository, read, write, &options)
+        let pulled = exchange::pull(&repository, read, write, &options)?;
+        telling.end(&pulled);
+        Ok::<_, ExchangeError>(pulled)
     });
     Ok(pulled.await??)
+}
+
+/// Tells the owner of a pull that takes long, as that of a node that joins, and the sync machine that it is alive.
+struct Telling {
+    shared: Arc<Shared>,
+    pull: Option<PullId>,
+    from: String,
+    since: Instant,
+    /// When the machine and the owner were last told.
+    told: Cell<(Instant, Instant)>,
+}
+
+impl Telling {
+    fn new(shared: &Arc<Shared>, pull: Option<PullId>, from: String) -> Self {
+        let since = Instant::now();
+        Self {
+            shared: Arc::clone(shared),
+            pull,
+            from,
+            since,
+            told: Cell::new((since, since)),
+        }
+    }
+
+    fn hear(&self, progress: PullProgress) {
+        let now = Instant::now();
+        let (mut machine, mut owner) = self.told.get();
+        if let Some(pull) = self.pull.filter(|_| now >= machine + PROGRESS_EVERY) {
+            machine = now;
+            // one of many: it may be lost where the inbox is full
+            let event = Input::Event(Event::PullProgress { pull });
+            let _ = self.shared.inbox.try_send(event);
+        }
+        if now >= owner + TELL_EVERY {
+            owner = now;
+            tracing::info!("getting names from {}: {}", self.from, show(progress));
+        }
+        self.told.set((machine, owner));
+    }
+
+    fn end(&self, pulled: &Pulled) {
+        let (_, owner) = self.told.get();
+        if owner > self.since {
+            let (objects, took) = (pulled.objects, self.since.elapsed().as_secs());
+            tracing::info!(
+                "got {objects} objects of names from {} in {took} s",
+                self.from
+            );
+        }
+    }
+}
+
+fn show(progress: PullProgress) -> String {
+    match progress {
+        PullProgress::Listed => "it looks for what is new here".to_owned(),
+        PullProgress::Arriving { objects, of, bytes } => {
+            format!("{objects} of {of} objects, {}", show_size(bytes))
+        }
+        PullProgress::Checking => "all have arrived, and are being checked".to_owned(),
+    }
 }
 
 fn tell_refused(shared: &Shared, from: &str, refused: &Refused) {
@@ -288,7 +364,7 @@ pub(super) fn suspect(shared: &Arc<Shared>, peer: NodeId, evidence: Evidence) {
             let shared = Arc::clone(shared);
             tokio::spawn(async move {
                 if let Some(up) = shared.links.to(peer) {
-                    pull_over(&shared, &up).await;
+                    pull_over(&shared, &up, None).await;
                     // what came with it is found by the sync machine
                     shared.pending.notify_one();
                 }

@@ -54,7 +54,29 @@ pub struct PullOptions<'a> {
     pub limits: PullLimits,
     /// Rules beyond the volume's own.
     pub foreign: &'a dyn Foreign,
+    /// Hears how far it has come, many times a second, on the thread that pulls.
+    pub progress: &'a dyn Fn(PullProgress),
 }
+
+/// How far a pull has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullProgress {
+    /// The peer looks for what it has to send, and says so now and then.
+    Listed,
+    /// Objects arrive.
+    Arriving {
+        /// So many have.
+        objects: u32,
+        /// Of so many.
+        of: u32,
+        /// Bytes of them, as they come.
+        bytes: u64,
+    },
+    /// All has arrived, and is being checked.
+    Checking,
+}
+
+fn in_silence(_: PullProgress) {}
 
 impl Default for PullOptions<'_> {
     fn default() -> Self {
@@ -62,6 +84,7 @@ impl Default for PullOptions<'_> {
             own: None,
             limits: PullLimits::default(),
             foreign: &Trusting,
+            progress: &in_silence,
         }
     }
 }
@@ -216,7 +239,7 @@ fn check(
     };
     let cut = refs::cut(repository)?;
     let mut history = History::new(objects, cut, options.limits.commits_max).with_holes();
-    let verdict = verify(&mut history, moves, here, options.foreign)?;
+    let verdict = verify(&mut history, moves, here, options)?;
     check_own(&verdict, moves, options.own)?;
     let mut ready = Vec::new();
     for one in verdict.good {
@@ -434,7 +457,8 @@ fn fetch(
             "something else than the pack that was asked for",
         ));
     }
-    let mut band = BandReader::new(lines);
+    let heard = || (options.progress)(PullProgress::Listed);
+    let mut band = BandReader::new(lines, &heard);
     let directory = repository.objects.store_ref().path().to_owned();
     let received = pack_reader::receive(&mut |buffer| band.read(buffer), &directory, options)?;
     // whether the peer still hears that we are done does not matter: all has arrived

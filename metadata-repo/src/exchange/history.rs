@@ -55,6 +55,9 @@ pub(super) struct History<'a> {
     has_holes: bool,
 }
 
+/// Hears how many commits have been looked at; its error ends the walk.
+type Tell<'a> = &'a mut dyn FnMut(usize) -> Result<(), ExchangeError>;
+
 const WANT: u8 = 1;
 const HAVE: u8 = 2;
 
@@ -155,13 +158,22 @@ impl<'a> History<'a> {
 
     /// What the other side lacks.
     pub(super) fn select(&mut self, query: &Query) -> Result<Selection, ExchangeError> {
+        self.select_telling(query, &mut |_| Ok(()))
+    }
+
+    /// The same, and tells now and then how many commits have been looked at.
+    pub(super) fn select_telling(
+        &mut self,
+        query: &Query,
+        tell: Tell<'_>,
+    ) -> Result<Selection, ExchangeError> {
         match query.depth {
-            None => self.select_all(query),
+            None => self.select_all(query, tell),
             Some(depth) => self.select_to_depth(query, depth),
         }
     }
 
-    fn select_all(&mut self, query: &Query) -> Result<Selection, ExchangeError> {
+    fn select_all(&mut self, query: &Query, tell: Tell<'_>) -> Result<Selection, ExchangeError> {
         let mut paint = Paint::default();
         for (ids, colour) in [(&query.wants, WANT), (&query.haves, HAVE)] {
             for id in ids {
@@ -172,6 +184,7 @@ impl<'a> History<'a> {
             let Some((id, colour)) = paint.next() else {
                 break;
             };
+            tell(self.nodes.len())?;
             if query.shallow.contains(&id) {
                 continue;
             }

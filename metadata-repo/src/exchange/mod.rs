@@ -34,7 +34,9 @@ use delugefs_core::ids::CommitId;
 use std::io;
 use std::sync::RwLockReadGuard;
 
-pub use client::{Foreign, PullOptions, Pulled, Trusting, fuzz_advertisement, fuzz_refs};
+pub use client::{
+    Foreign, PullOptions, PullProgress, Pulled, Trusting, fuzz_advertisement, fuzz_refs,
+};
 pub use limits::{PullLimits, ServeLimits};
 pub use pack_reader::fuzz_pack;
 pub use pktline::fuzz_pktline;

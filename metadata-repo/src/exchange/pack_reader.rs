@@ -9,7 +9,7 @@ mod deltas;
 
 use super::object::Checker;
 use super::quarantine::Received;
-use super::{ExchangeError, PullLimits, PullOptions};
+use super::{ExchangeError, PullLimits, PullOptions, PullProgress};
 use gix::ObjectId;
 use gix::objs::Kind;
 use gix::zlib::{Decompress, FlushDecompress, Status};
@@ -74,11 +74,11 @@ pub(super) fn receive(
     let limits = &options.limits;
     let count = read_header(&mut input, limits)?;
     let mut checker = Checker::new(options.foreign, count);
-    let (mut entries, deltas) = read_entries(&mut input, count, &mut checker, limits)?;
+    let (mut entries, deltas) = read_entries(&mut input, count, &mut checker, options)?;
     let bytes = input.offset;
     let trailer = input.finish()?;
     let pack = (file.path(), bytes);
-    deltas::resolve(&mut entries, deltas, pack, (&mut checker, limits))?;
+    deltas::resolve(&mut entries, deltas, pack, (&mut checker, options))?;
     Received::new((file, trailer), (entries, &checker), directory)
 }
 
@@ -87,7 +87,7 @@ fn read_entries(
     input: &mut Input<'_, '_>,
     count: u32,
     checker: &mut Checker<'_>,
-    limits: &PullLimits,
+    options: &PullOptions<'_>,
 ) -> Result<(Vec<Entry>, Deltas), ExchangeError> {
     let mut entries: Vec<Entry> = Vec::with_capacity(count.min(100_000) as usize);
     let mut deltas = Deltas::default();
@@ -96,7 +96,7 @@ fn read_entries(
     for number in 0..count {
         input.crc = crc32fast::Hasher::new();
         let offset = input.offset;
-        let (form, size) = read_form(input, &entries, limits)?;
+        let (form, size) = read_form(input, &entries, &options.limits)?;
         inflate_into(input, &mut inflate, (&mut buffer, size))?;
         let mut entry = Entry {
             id: ObjectId::null(gix::hash::Kind::Sha1),
@@ -113,6 +113,11 @@ fn read_entries(
             Form::OnId(base) => deltas.on_id.push((base, number)),
         }
         entries.push(entry);
+        (options.progress)(PullProgress::Arriving {
+            objects: number + 1,
+            of: count,
+            bytes: input.offset,
+        });
     }
     Ok((entries, deltas))
 }

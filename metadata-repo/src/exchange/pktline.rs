@@ -182,9 +182,11 @@ impl Write for BandWriter<'_> {
     }
 }
 
-/// Reads band 1 up to the flush packet. Progress (band 2) is passed over.
+/// Reads band 1 up to the flush packet. What is said beside it (band 2) is passed over.
 pub(super) struct BandReader<'a, R> {
     lines: &'a mut Reader<R>,
+    /// Told whenever something is said that is not the pack.
+    heard: &'a dyn Fn(),
     /// Where the current line's unread bytes begin in the reader's buffer.
     position: usize,
     /// Whether the reader's buffer is a line of band 1.
@@ -193,9 +195,10 @@ pub(super) struct BandReader<'a, R> {
 }
 
 impl<'a, R: Read> BandReader<'a, R> {
-    pub(super) fn new(lines: &'a mut Reader<R>) -> Self {
+    pub(super) fn new(lines: &'a mut Reader<R>, heard: &'a dyn Fn()) -> Self {
         Self {
             lines,
+            heard,
             position: 0,
             current: false,
             ended: false,
@@ -225,7 +228,7 @@ impl<'a, R: Read> BandReader<'a, R> {
                 self.current = true;
                 self.position = 1;
             }
-            Line::Data([2, ..]) => {}
+            Line::Data([2, ..]) => (self.heard)(),
             Line::Data([3, words @ ..]) => return Err(refused(words)),
             _ => {
                 return Err(ExchangeError::protocol(
@@ -246,7 +249,7 @@ pub fn fuzz_pktline(bytes: &[u8]) {
         }
     }
     let mut lines = Reader::new(bytes);
-    let mut band = BandReader::new(&mut lines);
+    let mut band = BandReader::new(&mut lines, &|| {});
     let mut buffer = [0; 1000];
     while let Ok(1..) = band.read(&mut buffer) {}
 }
@@ -299,7 +302,7 @@ mod tests {
         data(&mut wire, b"\x02half way").unwrap();
         special(&mut wire, &Line::Flush).unwrap();
         let mut lines = Reader::new(&wire[..]);
-        let mut band = BandReader::new(&mut lines);
+        let mut band = BandReader::new(&mut lines, &|| {});
         let (mut got, mut buffer) = (Vec::new(), [0; 777]);
         loop {
             match band.read(&mut buffer).unwrap() {

@@ -196,40 +196,60 @@ impl Connection<'_> {
             return self.acknowledge(&common);
         }
         let cut = refs::cut(&repository)?;
+        // what is left out is told before the pack: only then is the walk over history silent
+        let is_silent = request.depth.is_some() || !cut.is_empty();
         let mut objects = repository.clone();
         let mut history = History::new(&mut objects, cut, self.options.limits.commits_max);
         self.check_wants(&repository, &mut history, request)?;
-        let query = Query {
-            wants: request.wants.clone(),
-            haves: common.clone(),
-            shallow: request.shallow.iter().copied().collect(),
-            depth: request.depth,
-        };
-        let selection = history.select(&query)?;
         if negotiating {
             self.acknowledge(&common)?;
         }
-        if request.depth.is_some() || !selection.shallow.is_empty() {
-            self.tell_shallow(&selection)?;
-        }
+        let query = Query {
+            wants: request.wants.clone(),
+            haves: common,
+            shallow: request.shallow.iter().copied().collect(),
+            depth: request.depth,
+        };
+        let selection = match is_silent {
+            true => Some(self.select_silently(&mut history, &query)?),
+            false => None,
+        };
         pktline::data(self.out, b"packfile\n")?;
-        let result = self.send_objects(&mut repository, &mut history, (&selection, request));
+        let (asked, store) = ((&query, request), &mut repository);
+        let result = self.send_selected(store, &mut history, selection, asked);
         if let Some(text) = result.as_ref().err().and_then(|it| complaint("\x03", it)) {
             pktline::data(self.out, &text)?;
         }
         result
     }
 
-    /// Lists what the selection comes to, saying so, and sends it.
-    fn send_objects(
+    fn select_silently(
+        &mut self,
+        history: &mut History<'_>,
+        query: &Query,
+    ) -> Result<Selection, ExchangeError> {
+        let selection = history.select(query)?;
+        if query.depth.is_some() || !selection.shallow.is_empty() {
+            self.tell_shallow(&selection)?;
+        }
+        Ok(selection)
+    }
+
+    /// Lists what is asked for, saying so, and sends it.
+    fn send_selected(
         &mut self,
         repository: &mut gix::Repository,
         history: &mut History<'_>,
-        (selection, request): (&Selection, &FetchRequest),
+        selection: Option<Selection>,
+        (query, request): (&Query, &FetchRequest),
     ) -> Result<(), ExchangeError> {
         let limits = &self.options.limits;
         let mut progress = Progress::begin(self.out, request, limits.silence_max)?;
-        let ids = list_objects(history, selection, limits.objects_max, &mut progress)?;
+        let selection = match selection {
+            Some(selection) => selection,
+            None => history.select_telling(query, &mut |commits| progress.walked(commits))?,
+        };
+        let ids = list_objects(history, &selection, limits.objects_max, &mut progress)?;
         self.send_pack(repository, &ids, request)
     }
 

@@ -4,7 +4,7 @@
 use super::history::{History, Query, Selection};
 use super::store::Objects;
 use super::tree::{Found, walk_new};
-use super::{ExchangeError, Foreign, Refusal, Refused, commit_id};
+use super::{ExchangeError, Foreign, PullOptions, PullProgress, Refusal, Refused, commit_id};
 use delugefs_core::ids::{CommitId, IncarnationId};
 use gix::ObjectId;
 use gix::objs::Kind;
@@ -42,7 +42,7 @@ pub(super) fn verify(
     history: &mut History<'_>,
     moves: &[Move],
     here: &Here<'_>,
-    foreign: &dyn Foreign,
+    options: &PullOptions<'_>,
 ) -> Result<Verdict, ExchangeError> {
     let query = Query {
         wants: moves.iter().map(|moved| moved.new).collect(),
@@ -50,10 +50,10 @@ pub(super) fn verify(
         ..Query::default()
     };
     let selection = history.select(&query)?;
-    let bad = check_commits(history, &selection, foreign)?;
+    let bad = check_commits(history, &selection, options)?;
     let (mut sound, mut refused) = (Vec::new(), Vec::new());
     for moved in moves {
-        match rejection(history, moved, &bad, foreign)? {
+        match rejection(history, moved, &bad, options.foreign)? {
             None => sound.push(*moved),
             Some(why) => refused.push(moved.refused(why)),
         }
@@ -172,7 +172,7 @@ pub(super) fn is_in_others(
 fn check_commits(
     history: &mut History<'_>,
     selection: &Selection,
-    foreign: &dyn Foreign,
+    options: &PullOptions<'_>,
 ) -> Result<Bad, ExchangeError> {
     let mut seen = HashSet::new();
     let mut bad = Bad::new();
@@ -182,7 +182,8 @@ fn check_commits(
             bad.insert(*id, why.clone());
             continue;
         }
-        let checked = check_commit(history, (selection, *id), foreign, &mut seen);
+        (options.progress)(PullProgress::Checking);
+        let checked = check_commit(history, (selection, *id), options.foreign, &mut seen);
         if let Some(why) = refusal(commit_id(id), checked)? {
             bad.insert(*id, why);
         }

@@ -62,6 +62,7 @@ pub fn pull(
         own: options.own,
         limits: options.limits.clone(),
         foreign: &rules,
+        progress: options.progress,
     };
     pull_into(repository, read, write, &options)
 }

@@ -5,7 +5,7 @@
 //! is never reached rests on something that is not in the pack, or on itself.
 
 use super::super::object::Checker;
-use super::super::{ExchangeError, PullLimits};
+use super::super::{ExchangeError, PullOptions, PullProgress};
 use super::{Deltas, Entry};
 use crate::repository::packs::{CHAIN_MAX, delta};
 use gix::objs::Kind;
@@ -29,7 +29,7 @@ struct Resolver<'a, 'f> {
     pack: File,
     inflate: Inflate,
     checker: &'a mut Checker<'f>,
-    limits: &'a PullLimits,
+    options: &'a PullOptions<'f>,
     /// Bytes that deltas may still make.
     room: u64,
     /// Bytes of bases that wait.
@@ -37,11 +37,11 @@ struct Resolver<'a, 'f> {
 }
 
 /// Finds out what all deltas of a pack, which has that path and so many bytes, make.
-pub(super) fn resolve(
+pub(super) fn resolve<'f>(
     entries: &mut [Entry],
     mut deltas: Deltas,
     (path, bytes): (&Path, u64),
-    (checker, limits): (&mut Checker<'_>, &PullLimits),
+    (checker, options): (&mut Checker<'f>, &PullOptions<'f>),
 ) -> Result<(), ExchangeError> {
     if deltas.on_entry.is_empty() && deltas.on_id.is_empty() {
         return Ok(());
@@ -58,8 +58,8 @@ pub(super) fn resolve(
         pack,
         inflate: Inflate::default(),
         checker,
-        limits,
-        room: bytes.saturating_mul(limits.made_per_byte_max),
+        options,
+        room: bytes.saturating_mul(options.limits.made_per_byte_max),
         held: 0,
     };
     for (number, kind) in whole {
@@ -96,6 +96,7 @@ impl Resolver<'_, '_> {
             if self.entries[number as usize].kind.is_some() {
                 continue;
             }
+            (self.options.progress)(PullProgress::Checking);
             let made = self.apply(number, &base, kind)?;
             drop(base);
             let id = self.checker.check(kind, &made)?;
@@ -123,7 +124,7 @@ impl Resolver<'_, '_> {
             });
         }
         self.held += base.len() as u64;
-        let limit = self.limits.bases_bytes_max;
+        let limit = self.options.limits.bases_bytes_max;
         if self.held > limit {
             let what = "bytes that deltas rest on";
             return Err(ExchangeError::Limit { what, limit });
@@ -149,10 +150,10 @@ impl Resolver<'_, '_> {
     fn apply(&mut self, number: u32, base: &[u8], kind: Kind) -> Result<Vec<u8>, ExchangeError> {
         let delta = self.read(number)?;
         let made = delta::length(&delta).map_err(bad)? as u64;
-        self.limits.check_size(Some(kind), made)?;
+        self.options.limits.check_size(Some(kind), made)?;
         self.room = self.room.checked_sub(made).ok_or(ExchangeError::Limit {
             what: "bytes made by deltas for each byte of a pack",
-            limit: self.limits.made_per_byte_max,
+            limit: self.options.limits.made_per_byte_max,
         })?;
         delta::apply(base, &delta, made as usize).map_err(bad)
     }

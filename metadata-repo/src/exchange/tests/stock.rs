@@ -1,10 +1,11 @@
 //! Stock git as the client, over loopback.
 
-use super::super::{GitStore as _, ServeLimits, ServeOptions};
+use super::super::{GitStore as _, PullOptions, PullProgress, ServeLimits, ServeOptions};
 use super::support::{
     Node, VOLUME, git, import, incarnation, pull, pull_as, serving, trusting, try_git, with_server,
     with_server_as,
 };
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -157,6 +158,7 @@ fn progress_is_told_while_objects_are_listed() {
     let folder = TempDir::new().unwrap();
     with_server_as(&node, &talkative(), |url| {
         let said = git(folder.path(), &["clone", "--progress", url, "told"]);
+        assert!(said.contains("remote: walking commits: 1"), "{said}");
         assert!(said.contains("remote: listing objects: 1"), "{said}");
         let said = git(folder.path(), &["clone", "-q", url, "quiet"]);
         assert_eq!(said, "");
@@ -165,8 +167,19 @@ fn progress_is_told_while_objects_are_listed() {
         }
     });
     let to = Node::new();
-    let (pulled, served) = pull_as(&to, &node, (&trusting(), &talkative()));
-    assert_eq!(pulled.unwrap().objects, served.unwrap().objects);
+    let heard = RefCell::new(Vec::new());
+    let options = PullOptions {
+        progress: &|progress| heard.borrow_mut().push(progress),
+        ..trusting()
+    };
+    let (pulled, served) = pull_as(&to, &node, (&options, &talkative()));
+    let objects = pulled.unwrap().objects;
+    assert_eq!(objects, served.unwrap().objects);
+    let heard = heard.into_inner();
+    assert_eq!(heard.first(), Some(&PullProgress::Listed));
+    assert_eq!(heard.last(), Some(&PullProgress::Checking));
+    let all = |it: &PullProgress| matches!(it, PullProgress::Arriving { objects: n, of, .. } if n == of && *n as usize == objects);
+    assert_eq!(heard.iter().filter(|it| all(it)).count(), 1);
     to.fsck();
 }
 
