@@ -5,6 +5,7 @@ mod copied;
 mod deltas;
 mod growth;
 mod hostile;
+mod joining;
 mod mutation;
 mod pull;
 mod signed;

@@ -62,8 +62,8 @@ fn file(number: u32, edit: u32, at: i64) -> (Placed, Vec<u8>) {
 }
 
 /// A volume whose files are known by the number of their edits.
-struct Volume {
-    node: Node,
+pub(super) struct Volume {
+    pub(super) node: Node,
     directories: MemoryTree,
     edits: HashMap<u32, u32>,
     files: u32,
@@ -73,7 +73,7 @@ struct Volume {
 }
 
 impl Volume {
-    fn create(path: &Path, files: u32) -> Self {
+    pub(super) fn create(path: &Path, files: u32) -> Self {
         let mut node = Node::create(path, 1);
         let mut directories = MemoryTree::new();
         let made = (0..1000).map(|number| {
@@ -104,7 +104,7 @@ impl Volume {
     }
 
     /// One more edit of some file.
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
         self.commits += 1;
         self.node.now += 7;
         let which = digest(u64::from(self.commits), "which");
@@ -147,7 +147,7 @@ fn created(after: Placed) -> (EntryId, Change) {
 }
 
 /// Bytes and files below a path.
-fn size(path: &Path) -> (u64, usize) {
+pub(super) fn size(path: &Path) -> (u64, usize) {
     let entries = std::fs::read_dir(path).unwrap().map(Result::unwrap);
     let sizes = entries.map(|entry| match entry.metadata().unwrap() {
         facts if facts.is_dir() => size(&entry.path()),
@@ -162,14 +162,14 @@ fn median(mut act: impl FnMut() -> Duration, times: usize) -> Duration {
     all[times / 2]
 }
 
-fn timed(act: impl FnOnce()) -> Duration {
+pub(super) fn timed(act: impl FnOnce()) -> Duration {
     let start = Instant::now();
     act();
     start.elapsed()
 }
 
 /// Most memory this process has had, in MiB.
-fn memory_peak() -> u64 {
+pub(super) fn memory_peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM"));
     let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
