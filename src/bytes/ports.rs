@@ -87,6 +87,11 @@ impl Contents for Bytewise {
         }
     }
 
+    fn is_durable(&self, content: &InfoHash) -> bool {
+        let store = &self.0.store;
+        store.state(content) != State::Complete || store.is_durable(content)
+    }
+
     fn space(&self) -> Space {
         self.0.space()
     }

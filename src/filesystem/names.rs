@@ -2,6 +2,7 @@
 
 use super::inode::{Node, Place};
 use super::namespace::parse;
+use super::pending::content;
 use super::state::{Plan, State, Target};
 use super::{Caller, Filesystem, FsError, Inode, NewNode, RenameMode, Stat};
 use delugefs_core::entry::{Attributes, Content, Entry, File, Kind, Written};
@@ -139,8 +140,8 @@ impl Filesystem {
         state.remove(inode, parent)
     }
 
-    /// `renameat2`. What takes the place of bytes that were synced and are not a content yet is synced first, as ext4
-    /// does: after a power cut that kept this rename there would be nothing but what was there before both. Blocks then.
+    /// `renameat2`. What would be shown after a power cut that keeps this rename is synced first, where something would be
+    /// lost otherwise: as ext4 does, and for a new name alone never. Blocks then.
     pub fn rename(
         &self,
         from: (Inode, &[u8]),
@@ -149,13 +150,18 @@ impl Filesystem {
     ) -> Result<(), FsError> {
         let from = (from.0, parse(from.1)?);
         let to = (to.0, parse(to.1)?);
+        let mut is_content = false;
         loop {
             let mut state = self.lock();
-            let Some(successor) = state.unsynced_successor(&from, &to)? else {
+            let successor = state.unsynced_successor(&from, &to)?;
+            let Some(successor) = successor.filter(|_| !is_content) else {
                 return state.rename(&from, to, mode);
             };
             drop(state);
-            self.sync_staged(&[successor])?;
+            is_content = self.sync_staged(&[successor])? == 0;
+            if is_content {
+                self.sync_contents()?;
+            }
         }
     }
 }
@@ -283,14 +289,23 @@ impl State {
         }
     }
 
-    /// A file that is not synced, if it is to take the place of one whose staging file is.
+    /// A file that a power cut may take, if it is to take the place of bytes that it does not take. A staging file may be
+    /// lost where it covers committed bytes: then the start shows those.
     fn unsynced_successor(&mut self, from: &Place, to: &Place) -> Result<Option<Inode>, FsError> {
         let new = self.names.child(from.0, &from.1)?;
         let old = self.names.child(to.0, &to.1)?;
-        let is_synced = |inode| self.names.node(inode).ok()?.staged().map(|s| s.synced);
-        let is_worse =
-            old.and_then(is_synced) == Some(true) && new.and_then(is_synced) == Some(false);
-        Ok(new.filter(|_| is_worse))
+        let (Some(new), Some(old)) = (new, old) else {
+            return Ok(None);
+        };
+        let (node, old) = (self.names.node(new)?, self.names.node(old)?);
+        let is_synced = old.staged().is_some_and(|staged| staged.synced);
+        let is_precious = is_synced || old.content().is_some_and(|content| content.length() > 0);
+        let is_at_risk = match (node.staged(), content(&node.entry)) {
+            (Some(staged), _) => is_synced && !staged.synced,
+            (None, Some(content)) => is_precious && !self.ports.contents.is_durable(&content),
+            (None, None) => false,
+        };
+        Ok(is_at_risk.then_some(new))
     }
 
     fn check_replaceable(&mut self, source: Inode, target: Inode) -> Result<(), FsError> {

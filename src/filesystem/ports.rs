@@ -65,6 +65,10 @@ pub trait Contents: Send + Sync {
     fn sync(&self) -> Result<(), FsError> {
         Ok(())
     }
+    /// Whether a power cut takes nothing of what is here of a content. Called under the namespace lock: must not wait.
+    fn is_durable(&self, _content: &InfoHash) -> bool {
+        true
+    }
     /// Room on this disk, already less the reserve and within the capacity.
     fn space(&self) -> Space;
     /// Takes so many bytes of that room for what is about to be written, if there are as many. Called for each

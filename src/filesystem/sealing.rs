@@ -34,19 +34,20 @@ impl Filesystem {
 
     /// The outcome of a seal. After an error the file waits again, without a new event.
     ///
-    /// A staging file that was synced goes only when its content survives a power cut, too: the journal may say so
-    /// durably at any moment from then on.
+    /// Where something would be lost with the content's bytes (they were synced, or there is an older version), the
+    /// journal names it only when it survives a power cut: that may be durable at any moment from then on. A new file
+    /// waits for nothing.
     #[expect(clippy::needless_pass_by_value, reason = "the job ends here")]
     pub fn sealed(&self, job: SealJob, outcome: Result<Sealed, FsError>) -> Result<(), FsError> {
-        let was_synced = self.lock().is_synced(job.inode);
-        let outcome = outcome.and_then(|sealed| match was_synced {
+        let is_precious = self.lock().is_precious(job.inode);
+        let outcome = outcome.and_then(|sealed| match is_precious {
             true => self.sync_contents().map(|()| sealed),
             false => Ok(sealed),
         });
         let mut state = self.lock();
         let outcome = match outcome {
-            // it was synced just now, which is rare
-            Ok(sealed) if !was_synced && state.is_synced(job.inode) => {
+            // it was synced or renamed just now, which is rare
+            Ok(sealed) if !is_precious && state.is_precious(job.inode) => {
                 state.ports.contents.sync().map(|()| sealed)
             }
             outcome => outcome,
@@ -59,10 +60,14 @@ impl Filesystem {
 }
 
 impl State {
-    fn is_synced(&self, inode: Inode) -> bool {
-        let node = self.names.node(inode).ok();
-        node.and_then(super::inode::Node::staged)
-            .is_some_and(|staged| staged.synced)
+    /// With what its staging file has, something would be lost that survives a power cut now.
+    fn is_precious(&self, inode: Inode) -> bool {
+        let Ok(node) = self.names.node(inode) else {
+            return false;
+        };
+        let is_older = node.content().is_some_and(|older| older.length() > 0);
+        node.staged()
+            .is_some_and(|staged| staged.synced || is_older || !staged.replaces.is_empty())
     }
 
     /// The last writer has gone.

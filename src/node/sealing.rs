@@ -2,18 +2,24 @@
 
 use super::shared::{Shared, unix_time};
 use crate::bytes::ports::Bytewise;
-use crate::filesystem::{Contents, FsError};
+use crate::filesystem::{Contents, FsError, SealJob, Sealed};
 use crate::publishing::panic_text;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Threads that seal. One large file is hashed on all cores by itself; small files gain from two at a time.
 const SEALERS: usize = 2;
 
 /// After a failed seal (a full disk, mostly) the next attempt is made this much later.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Files that are named together at most: hashing them takes less than a sync.
+const GROUP_FILES: usize = 32;
+
+/// A file waits at most so long for others to be hashed.
+const GROUP_TIME: Duration = Duration::from_millis(20);
 
 /// What it is called when it does not work.
 const SEALING: &str = "hashing files";
@@ -76,22 +82,34 @@ fn seal_until_the_end(shared: &Shared, bell: &Bell) {
     let mut seen = 0;
     while let Some(rings) = bell.wait(seen) {
         seen = rings;
-        let all = || while seal_one(shared, &contents) {};
+        let all = || while seal_some(shared, &contents) {};
         if let Err(panic) = catch_unwind(AssertUnwindSafe(all)) {
             shared.stop_publishing(format!("sealing has broken: {}", panic_text(&*panic)));
         }
     }
 }
 
-/// Whether one was sealed, so that the next can be tried.
-fn seal_one(shared: &Shared, contents: &Bytewise) -> bool {
-    if !shared.publishing.goes_on() {
-        return false;
+/// Seals some, so that a sync of their contents, where they need one, serves all of them. Whether there may be more.
+fn seal_some(shared: &Shared, contents: &Bytewise) -> bool {
+    let began = Instant::now();
+    let mut sealed = Vec::new();
+    while sealed.len() < GROUP_FILES
+        && began.elapsed() < GROUP_TIME
+        && shared.publishing.goes_on()
+        && let Some(job) = shared.filesystem.next_unsealed()
+    {
+        let outcome = contents.seal(&job.path);
+        sealed.push((job, outcome));
     }
-    let Some(job) = shared.filesystem.next_unsealed() else {
-        return false;
-    };
-    let sealed = contents.seal(&job.path);
+    let goes_on = !sealed.is_empty();
+    let ended = sealed
+        .into_iter()
+        .map(|(job, outcome)| end(shared, job, outcome));
+    ended.fold(goes_on, |all, one| all && one)
+}
+
+/// Names one; whether the next can be tried.
+fn end(shared: &Shared, job: SealJob, sealed: Result<Sealed, FsError>) -> bool {
     let content = sealed.as_ref().ok().map(|sealed| sealed.content.info_hash);
     let ended = shared.filesystem.sealed(job, sealed);
     if let Some(info_hash) = content {

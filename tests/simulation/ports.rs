@@ -83,6 +83,10 @@ impl Contents for SimContents {
         self.inner.sync()
     }
 
+    fn is_durable(&self, content: &InfoHash) -> bool {
+        self.inner.is_durable(content)
+    }
+
     fn space(&self) -> Space {
         let free = if self.faults.is_full.load(Ordering::Relaxed) {
             0

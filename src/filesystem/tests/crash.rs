@@ -258,3 +258,31 @@ fn a_synced_file_is_not_lost_to_an_unsynced_one_over_it() {
     node.lose_power();
     assert_eq!(node.read("f"), [2; 6000]);
 }
+
+/// Otherwise a power cut could keep the name and take the bytes, and with them the version before.
+#[test]
+fn a_content_with_something_older_behind_it_is_durable_before_it_has_its_name() {
+    let node = Node::new();
+    node.write("new", &[1; 6000]);
+    node.seal_all();
+    assert!(!node.is_durable("new"), "a new file waits for nothing");
+    node.write("overwritten", &[2; 6000]);
+    node.seal_all();
+    node.write("overwritten", &[3; 6000]);
+    node.seal_all();
+    assert!(node.is_durable("overwritten"));
+    node.write("temporary", &[4; 6000]);
+    node.rename("temporary", "overwritten", RenameMode::Replace)
+        .unwrap();
+    node.seal_all();
+    assert!(node.is_durable("overwritten"), "renamed, then hashed");
+    node.write("temporary", &[5; 6000]);
+    node.seal_all();
+    assert!(!node.is_durable("temporary"));
+    node.rename("temporary", "elsewhere", RenameMode::Replace)
+        .unwrap();
+    assert!(!node.is_durable("elsewhere"));
+    node.rename("elsewhere", "overwritten", RenameMode::Replace)
+        .unwrap();
+    assert!(node.is_durable("overwritten"), "hashed, then renamed");
+}

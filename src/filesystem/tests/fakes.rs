@@ -116,6 +116,7 @@ pub(super) struct FakeContents {
     folder: PathBuf,
     pub(super) elsewhere: Mutex<HashSet<InfoHash>>,
     pub(super) free: AtomicU64,
+    unsynced: Mutex<HashSet<InfoHash>>,
 }
 
 impl FakeContents {
@@ -144,6 +145,7 @@ impl Contents for FakeContents {
             std::fs::remove_file(staged)?;
         } else {
             std::fs::rename(staged, self.path(hash))?;
+            self.unsynced.lock().unwrap().insert(hash);
         }
         Ok(Sealed {
             content: ContentRef {
@@ -152,6 +154,15 @@ impl Contents for FakeContents {
             },
             info: hash.to_string().into_bytes(),
         })
+    }
+
+    fn sync(&self) -> Result<(), FsError> {
+        self.unsynced.lock().unwrap().clear();
+        Ok(())
+    }
+
+    fn is_durable(&self, content: &InfoHash) -> bool {
+        !self.unsynced.lock().unwrap().contains(content)
     }
 
     fn space(&self) -> Space {
@@ -245,6 +256,7 @@ impl Node {
             folder,
             elsewhere: Mutex::default(),
             free: AtomicU64::new(1 << 30),
+            unsynced: Mutex::default(),
         });
         let source = Arc::new(FakeSource {
             clock: AtomicU64::new(1_000_000),
@@ -361,6 +373,12 @@ impl Node {
         self.head = head;
         self.view = met.unwrap();
         told
+    }
+
+    /// Whether a power cut takes nothing of the content that is under this name.
+    pub(super) fn is_durable(&self, path: &str) -> bool {
+        let entry = self.filesystem.entry(self.inode(path)).unwrap().entry;
+        self.contents.is_durable(&swarm(&entry).unwrap())
     }
 
     // ---- short forms ----
