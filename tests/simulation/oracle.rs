@@ -170,6 +170,10 @@ struct Version {
     synced: u32,
     /// Where it was written at last.
     path: String,
+    /// What was renamed over it at last.
+    successor: Option<Vec<u8>>,
+    /// It was there, not synced, when the power failed.
+    is_lost: bool,
 }
 
 /// All versions, by their bytes: users never write the same bytes twice, but for twins.
@@ -201,7 +205,26 @@ impl Versions {
     pub(crate) fn released(&mut self, bytes: &[u8]) {
         if let Some(version) = self.all.get_mut(bytes) {
             version.is_alive = false;
+            version.is_lost = false;
         }
+    }
+
+    /// Some bytes were renamed over others.
+    pub(crate) fn replaced(&mut self, old: &[u8], new: &[u8]) {
+        if let Some(version) = self.all.get_mut(new) {
+            version.successor = None;
+            if let Some(version) = self.all.get_mut(old) {
+                version.successor = Some(new.to_vec());
+            }
+        }
+    }
+
+    /// Some bytes, what was renamed over them, and so on.
+    fn line<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a Version)> {
+        let version = |bytes: &'a [u8]| Some((bytes, self.all.get(bytes)?));
+        std::iter::successors(version(bytes), move |(_, last)| {
+            version(last.successor.as_deref()?)
+        })
     }
 
     /// Where there was something, and perhaps is.
@@ -232,6 +255,7 @@ impl Versions {
             if version.synced & bit != 0 {
                 continue;
             }
+            version.is_lost |= version.is_alive && version.seen == bit;
             version.is_alive &= version.seen != bit;
             if self.twins.contains(bytes) {
                 // the other has it of its own: that says nothing about this node's disk
@@ -240,13 +264,15 @@ impl Versions {
         }
     }
 
-    /// Bytes that a node has said survive a power cut can be read, there or elsewhere.
+    /// Bytes that a node has said survive a power cut can be read, there or elsewhere; or what was renamed over them.
     pub(crate) fn check_synced(&self, node: usize, has: impl Fn(&[u8]) -> bool) {
-        for (bytes, version) in &self.all {
-            let is_due = version.is_alive && version.synced & (1 << node) != 0;
+        let synced = |(_, version): &(_, &Version)| version.synced & (1 << node) != 0;
+        for (bytes, version) in self.all.iter().filter(synced) {
+            let last = self.line(bytes).last();
+            let is_due = last.is_some_and(|(_, last)| last.is_alive || last.is_lost);
             assert!(
-                !is_due || has(bytes),
-                "the bytes of {} ({}) were synced on node {node}, and are nowhere after a power cut",
+                !is_due || self.line(bytes).any(|(bytes, _)| has(bytes)),
+                "the bytes of {} ({}) were synced on node {node}, and are nowhere after a power cut, nor what was renamed over them",
                 brief(bytes),
                 version.path
             );

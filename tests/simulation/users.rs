@@ -39,6 +39,8 @@ pub(crate) enum Act {
     /// The same, and keeps it open.
     Hold(String, usize),
     Append(String, usize),
+    /// As editors do: a temporary file, perhaps synced, is renamed over the old one.
+    Save(String, usize, bool),
     /// Writes somewhere into an open file.
     WriteOpen(usize),
     Close,
@@ -96,8 +98,9 @@ impl User<'_> {
         };
         match self.random.within(0, 99) {
             0..22 => Act::Write(self.path(), size),
-            22..29 => Act::Hold(self.path(), size),
-            29..35 => Act::Append(self.path(), size),
+            22..26 => Act::Hold(self.path(), size),
+            26..30 => Act::Save(self.path(), size, self.random.percent(50)),
+            30..35 => Act::Append(self.path(), size),
             35..42 => Act::WriteOpen(size),
             42..49 => Act::Close,
             49..53 => Act::Truncate(self.path(), self.random.within(0, 100)),
@@ -157,6 +160,7 @@ impl User<'_> {
                 self.write(path, &bytes, true)
             }
             Act::Append(path, size) => self.append(path, *size),
+            Act::Save(path, size, is_synced) => self.save(path, *size, *is_synced),
             Act::WriteOpen(size) => self.write_open(*size),
             Act::Close => {
                 self.close();
@@ -304,6 +308,18 @@ impl User<'_> {
         }
     }
 
+    fn save(&mut self, path: &str, size: usize, is_synced: bool) -> Result<(), FsError> {
+        let (bytes, temporary) = (self.bytes(size), format!("{path}~"));
+        self.write(&temporary, &bytes, true)?;
+        let open = self.running.open.pop().expect("it is held");
+        if is_synced {
+            let synced = self.running.parts.filesystem.sync(open.handle);
+            self.synced.extend(synced.map(|()| Synced::File(bytes)));
+        }
+        self.keep_or_close(open, false);
+        self.rename(&temporary, path)
+    }
+
     fn append(&mut self, path: &str, size: usize) -> Result<(), FsError> {
         let before = self.thing(path).ok_or(FsError::NotFound)?;
         let open = self.open_for_writing(path, APPEND)?;
@@ -413,13 +429,20 @@ impl User<'_> {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), FsError> {
-        let before = self.thing(to);
+        let (moved, before) = (self.thing(from), self.thing(to));
         let (source, target) = (self.split(from)?, self.split(to)?);
         (self.running.parts.filesystem).rename(source, target, RenameMode::Replace)?;
         if from == to {
             return Ok(());
         }
         self.release(before.as_ref());
+        let bytes = (before.as_ref(), moved.as_ref());
+        if let (Some(old), Some(new)) = (
+            bytes.0.and_then(Thing::bytes),
+            bytes.1.and_then(Thing::bytes),
+        ) {
+            self.versions.replaced(old, new);
+        }
         if let Some(model) = &mut self.model {
             model.remove(to);
             rename_in(model, from, to);
