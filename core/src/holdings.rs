@@ -2,29 +2,50 @@
 //!
 //! Each incarnation writes one append-only sequence of ±info-hash, its [`Log`]. Everyone keeps everyone's logs
 //! and relays them, so positions in a log are comparable on all nodes: whoever is at a higher position knows
-//! more. A log keeps its recent records; who asks for older ones gets pages of what is held now.
+//! more.
 //!
-//! Pages of one snapshot may be taken at different moments, even from different nodes. The snapshot counts as
-//! taken at the earliest of them: replaying the records from there on sets each content that changed in
-//! between, whichever page it was on, to its last state.
+//! **Nobody is believed about another's disk.** A log is made of [`Statement`]s that its author has signed: records,
+//! and now and then a [`Statement::Checkpoint`], which names all that is held by the hashes of its pages. Who is far
+//! behind gets the newest checkpoint and its pages, each of which proves itself by its hash; who is not gets the
+//! statements it lacks. A checkpoint takes a position of its own, so that everyone hears of it: whoever holds the same
+//! to be true needs none of its pages, and may forget what is older.
+//!
+//! An older statement says nothing to who knows a newer one: a true one told again does no harm.
 //!
 //! Invariant: a log's position never goes back. Survives a crash: what the executor wrote with [`codec`]; a
 //! node tells its own position only after that write is durable.
 
 pub mod codec;
+mod log;
 
-use crate::ids::{IncarnationId, InfoHash};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
+pub use log::Log;
 
-/// Records, or contents of a page, in one [`Batch`]: about 170 KB, some milliseconds on a link.
+use crate::ids::{IncarnationId, InfoHash, PublicKey};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Records of one statement, or contents of a page: about 170 KB, some milliseconds on a link.
 pub const BATCH_RECORDS_MAX: usize = 8192;
 
-/// Records that a log keeps at least, so that peers which were away for a while need no snapshot.
+/// Records behind its newest checkpoint that a log may have in any case; more when more is held.
 pub const TAIL_RECORDS_MIN: usize = 8192;
+
+/// Statements behind its newest checkpoint that a log may have in any case: some 100 bytes of memory each.
+pub const TAIL_STATEMENTS_MIN: usize = 1024;
+
+/// Contents for each further statement: a checkpoint of many contents costs everyone a look at all of them.
+const CONTENTS_PER_STATEMENT: usize = 256;
+
+/// Statements in one answer: each costs the asker the check of a signature, some 90 µs.
+pub const ANSWER_STATEMENTS_MAX: usize = 64;
+
+/// Bytes after which an answer ends with the statement that it is at.
+const ANSWER_BYTES: usize = 200_000;
 
 /// Contents in one log: above what one disk is expected to hold, and 320 MiB of hashes.
 pub const LOG_CONTENTS_MAX: usize = 1 << 24;
+
+/// Pages of one checkpoint.
+pub const PAGES_MAX: usize = LOG_CONTENTS_MAX / BATCH_RECORDS_MAX;
 
 /// Logs of one volume: every incarnation that ever was.
 pub const LOGS_MAX: usize = crate::limits::INCARNATIONS_MAX;
@@ -50,9 +71,18 @@ pub struct Record {
     pub content: InfoHash,
 }
 
-/// A part of a log on its way to disk or to a peer.
+/// One page of what is held at a checkpoint: a range of hashes, from behind the page before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageMark {
+    /// Its last content.
+    pub last: InfoHash,
+    /// BLAKE3 of its info-hashes, ascending.
+    pub hash: [u8; 32],
+}
+
+/// What an author says of its own disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Batch {
+pub enum Statement {
     /// The records from position `from` on.
     Records {
         /// Position before the first of them.
@@ -60,26 +90,63 @@ pub enum Batch {
         /// At most [`BATCH_RECORDS_MAX`].
         records: Vec<Record>,
     },
-    /// All that is held of a range of hashes: behind `after` up to the last given, or to the end when `last`.
-    Page {
-        /// The log's position when the page was made.
+    /// All that is held at position `at`. Takes one position itself.
+    Checkpoint {
+        /// Position before it.
         at: u64,
-        /// The previous page's last hash; `None` on the first page.
-        after: Option<InfoHash>,
+        /// At most [`PAGES_MAX`], ascending.
+        pages: Vec<PageMark>,
+    },
+}
+
+impl Statement {
+    /// The position behind it. Fails beyond [`POSITION_MAX`].
+    pub fn end(&self) -> Result<u64, HoldingsError> {
+        let (from, length) = match self {
+            Self::Records { from, records } => (*from, records.len() as u64),
+            Self::Checkpoint { at, .. } => (*at, 1),
+        };
+        let end = from.checked_add(length).filter(|end| *end <= POSITION_MAX);
+        end.ok_or(HoldingsError::PositionTooLarge)
+    }
+}
+
+/// An ed25519 signature (RFC 8032).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature(pub [u8; 64]);
+
+/// A statement, and its author's signature of [`codec::signed_text`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// What is said.
+    pub statement: Statement,
+    /// By whom.
+    pub signature: Signature,
+}
+
+/// A part of a log on its way to disk or to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Batch {
+    /// What the author says.
+    Signed(Signed),
+    /// A page of a checkpoint, which the checkpoint's hash of it proves.
+    Page {
+        /// The checkpoint's position.
+        at: u64,
+        /// Which page.
+        index: u32,
         /// Ascending, at most [`BATCH_RECORDS_MAX`].
         held: Vec<InfoHash>,
-        /// Nothing is held behind these.
-        last: bool,
     },
 }
 
 /// What to ask for next of one log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wanted {
     /// The position that the asker has reached.
     pub from: u64,
-    /// The last hash of the snapshot that the asker is in the middle of.
-    pub after: Option<InfoHash>,
+    /// The checkpoint whose pages the asker is collecting, and the page it lacks.
+    pub page: Option<(u64, u32)>,
 }
 
 /// What applying a batch did.
@@ -87,12 +154,27 @@ pub struct Wanted {
 pub enum Applied {
     /// The log moved on; these contents have one holder more or fewer.
     Moved(BTreeSet<InfoHash>),
-    /// A page of an unfinished snapshot: ask for the next with [`Log::wanted`].
+    /// A checkpoint some of whose pages are still lacking: ask with [`Log::wanted`].
     Collected,
+    /// The like, but an older one than that of which pages were here: who has it may be the only one that can be asked,
+    /// and yet it is no progress.
+    Restarted,
     /// Nothing new in it.
     Known,
     /// It begins behind what we have: ask again with [`Log::wanted`].
     Gap,
+}
+
+impl Applied {
+    /// Whether whoever sent it has brought something.
+    pub fn is_progress(&self) -> bool {
+        matches!(self, Self::Moved(_) | Self::Collected)
+    }
+
+    /// Whether it is to be written down.
+    pub fn is_kept(&self) -> bool {
+        self.is_progress() || *self == Self::Restarted
+    }
 }
 
 /// Why a batch or a log is refused.
@@ -104,224 +186,15 @@ pub enum HoldingsError {
     /// More than [`LOGS_MAX`].
     #[error("there are more than {LOGS_MAX} logs")]
     LogsTooMany,
-    /// A position beyond what can be counted.
-    #[error("a position in a log does not fit 64 bits")]
+    /// A position beyond [`POSITION_MAX`].
+    #[error("a position in a log is too large")]
     PositionTooLarge,
-}
-
-/// A snapshot that has arrived in part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Collecting {
-    at: u64,
-    cursor: InfoHash,
-    held: BTreeSet<InfoHash>,
-}
-
-/// One incarnation's sequence.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Log {
-    held: BTreeSet<InfoHash>,
-    /// Position of the first record in `tail`.
-    first: u64,
-    tail: VecDeque<Record>,
-    collecting: Option<Collecting>,
-}
-
-impl Log {
-    /// A log without records.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How many records were ever appended.
-    pub fn position(&self) -> u64 {
-        self.first + self.tail.len() as u64
-    }
-
-    /// What is held now.
-    pub fn held(&self) -> &BTreeSet<InfoHash> {
-        &self.held
-    }
-
-    /// Appends what happened on this disk, unless it is so already. The batch of the new record is to be
-    /// written down.
-    pub fn push(&mut self, record: Record) -> Option<Batch> {
-        let is_held = self.held.contains(&record.content);
-        if is_held == (record.operation == Operation::Held) {
-            return None;
-        }
-        let from = self.position();
-        self.append(record);
-        self.compact();
-        Some(Batch::Records {
-            from,
-            records: vec![record],
-        })
-    }
-
-    /// Goes on behind what others claim to have heard of this log, and answers whether it had to: this disk was restored
-    /// from an older copy, or someone lies. Either way everyone then gets a snapshot of what is true. A claim beyond
-    /// [`POSITION_MAX`] is no claim.
-    pub fn leap(&mut self, heard: u64) -> bool {
-        if heard <= self.position() || heard >= POSITION_MAX {
-            return false;
-        }
-        self.first = heard + 1;
-        self.tail.clear();
-        true
-    }
-
-    /// What a node that has `wanted` is to be given next: records, or a page when they are gone here.
-    pub fn batch(&self, wanted: &Wanted) -> Batch {
-        match usize::try_from(wanted.from.saturating_sub(self.first)) {
-            Ok(skip) if wanted.after.is_none() && wanted.from >= self.first => Batch::Records {
-                from: wanted.from,
-                records: self
-                    .tail
-                    .iter()
-                    .skip(skip)
-                    .take(BATCH_RECORDS_MAX)
-                    .copied()
-                    .collect(),
-            },
-            _ => self.page(wanted.after),
-        }
-    }
-
-    /// The whole log in pages, as a compact start of its file on disk.
-    pub fn snapshot(&self) -> Vec<Batch> {
-        let mut pages = Vec::new();
-        let mut cursor = None;
-        loop {
-            let page = self.page(cursor);
-            let Batch::Page { held, last, .. } = &page else {
-                return pages;
-            };
-            cursor = held.last().copied();
-            let ended = *last;
-            pages.push(page);
-            if ended {
-                return pages;
-            }
-        }
-    }
-
-    /// What to ask a peer for.
-    pub fn wanted(&self) -> Wanted {
-        Wanted {
-            from: self.position(),
-            after: self.collecting.as_ref().map(|c| c.cursor),
-        }
-    }
-
-    /// Takes a batch from disk or from a peer.
-    pub fn apply(&mut self, batch: &Batch) -> Result<Applied, HoldingsError> {
-        match batch {
-            Batch::Records { from, records } => self.apply_records(*from, records),
-            Batch::Page {
-                at,
-                after,
-                held,
-                last,
-            } => self.apply_page(*at, *after, held, *last),
-        }
-    }
-
-    fn apply_records(&mut self, from: u64, records: &[Record]) -> Result<Applied, HoldingsError> {
-        from.checked_add(records.len() as u64)
-            .ok_or(HoldingsError::PositionTooLarge)?;
-        let Some(overlap) = self.position().checked_sub(from) else {
-            return Ok(Applied::Gap);
-        };
-        let overlap = usize::try_from(overlap).unwrap_or(usize::MAX);
-        let Some(news) = records.get(overlap..).filter(|news| !news.is_empty()) else {
-            return Ok(Applied::Known);
-        };
-        if self.held.len() + news.len() > LOG_CONTENTS_MAX {
-            return Err(HoldingsError::ContentsTooMany);
-        }
-        let changed = news
-            .iter()
-            .filter(|record| self.append(**record))
-            .map(|record| record.content)
-            .collect();
-        self.compact();
-        if self
-            .collecting
-            .as_ref()
-            .is_some_and(|c| c.at <= self.position())
-        {
-            self.collecting = None;
-        }
-        Ok(Applied::Moved(changed))
-    }
-
-    fn apply_page(
-        &mut self,
-        at: u64,
-        after: Option<InfoHash>,
-        held: &[InfoHash],
-        last: bool,
-    ) -> Result<Applied, HoldingsError> {
-        if at <= self.position() {
-            return Ok(Applied::Known);
-        }
-        if after != self.collecting.as_ref().map(|c| c.cursor) && after.is_some() {
-            return Ok(Applied::Gap);
-        }
-        let (earliest, mut all) = match (after, self.collecting.take()) {
-            (Some(_), Some(collecting)) => (collecting.at.min(at), collecting.held),
-            _ => (at, BTreeSet::new()),
-        };
-        all.extend(held);
-        if all.len() > LOG_CONTENTS_MAX {
-            return Err(HoldingsError::ContentsTooMany);
-        }
-        if let (false, Some(cursor)) = (last, held.last().copied()) {
-            self.collecting = Some(Collecting {
-                at: earliest,
-                cursor,
-                held: all,
-            });
-            return Ok(Applied::Collected);
-        }
-        let changed = self.held.symmetric_difference(&all).copied().collect();
-        self.held = all;
-        self.tail.clear();
-        self.first = earliest;
-        Ok(Applied::Moved(changed))
-    }
-
-    fn page(&self, after: Option<InfoHash>) -> Batch {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.held.range((from, Bound::Unbounded));
-        let held = rest.by_ref().take(BATCH_RECORDS_MAX).copied().collect();
-        Batch::Page {
-            at: self.position(),
-            after,
-            held,
-            last: rest.next().is_none(),
-        }
-    }
-
-    /// Whether what is held differs now.
-    fn append(&mut self, record: Record) -> bool {
-        self.tail.push_back(record);
-        match record.operation {
-            Operation::Held => self.held.insert(record.content),
-            Operation::Dropped => self.held.remove(&record.content),
-        }
-    }
-
-    /// Forgets the oldest records when they outweigh a snapshot.
-    fn compact(&mut self) {
-        let keep = TAIL_RECORDS_MIN.max(self.held.len() / 2);
-        if self.tail.len() > 2 * keep {
-            let gone = self.tail.len() - keep;
-            self.tail.drain(..gone);
-            self.first += gone as u64;
-        }
-    }
+    /// Its author makes no checkpoints, so that everyone must keep more and more of it.
+    #[error("a log has too much behind its newest checkpoint")]
+    TailTooLong,
+    /// A page is not the one that the author has signed for.
+    #[error("a page is not what the log's author has signed")]
+    ForgedPage,
 }
 
 /// All logs of a volume, and who holds a given content.
@@ -331,6 +204,8 @@ pub struct Holdings {
     /// Each incarnation's number in `index`, which is half the size this way.
     numbers: BTreeMap<IncarnationId, u32>,
     incarnations: Vec<IncarnationId>,
+    /// Numbers that nobody has any more.
+    free: Vec<u32>,
     index: BTreeSet<(InfoHash, u32)>,
 }
 
@@ -341,53 +216,56 @@ impl Holdings {
     }
 
     /// Adds a log read from disk, in place of what was known of that incarnation.
-    pub fn insert(&mut self, incarnation: IncarnationId, log: Log) -> Result<(), HoldingsError> {
+    pub fn insert(&mut self, log: Log) -> Result<(), HoldingsError> {
+        let incarnation = log.author().incarnation();
         let number = self.number(incarnation)?;
         if let Some(old) = self.logs.remove(&incarnation) {
-            for content in old.held {
-                self.index.remove(&(content, number));
+            for content in old.held() {
+                self.index.remove(&(*content, number));
             }
         }
         self.index
-            .extend(log.held.iter().map(|content| (*content, number)));
+            .extend(log.held().iter().map(|content| (*content, number)));
         self.logs.insert(incarnation, log);
         Ok(())
     }
 
-    /// Appends to a log (our own), unless it says so already. The batch is to be written down.
-    pub fn push(
-        &mut self,
-        incarnation: IncarnationId,
-        record: Record,
-    ) -> Result<Option<Batch>, HoldingsError> {
-        let number = self.number(incarnation)?;
-        let pushed = self.logs.entry(incarnation).or_default().push(record);
-        if pushed.is_some() {
-            self.reindex(record.content, number, record.operation == Operation::Held);
+    /// Whether a log that is not here yet would be one too many.
+    pub fn is_full(&self) -> bool {
+        self.logs.len() >= LOGS_MAX
+    }
+
+    /// Forgets the logs of incarnations that are not among these. Answers which those were.
+    pub fn retain(&mut self, known: impl Fn(&IncarnationId) -> bool) -> Vec<IncarnationId> {
+        let gone = self.logs.keys().filter(|id| !known(id));
+        let gone: Vec<_> = gone.copied().collect();
+        for incarnation in &gone {
+            let (log, number) = (
+                self.logs.remove(incarnation),
+                self.numbers.remove(incarnation),
+            );
+            if let (Some(log), Some(number)) = (log, number) {
+                for content in log.held() {
+                    self.index.remove(&(*content, number));
+                }
+                self.free.push(number);
+            }
         }
-        Ok(pushed)
+        gone
     }
 
-    /// Lets a log (our own) go on behind what others have heard of it: see [`Log::leap`].
-    pub fn leap(&mut self, incarnation: IncarnationId, heard: u64) -> Result<bool, HoldingsError> {
-        self.number(incarnation)?;
-        Ok(self.logs.entry(incarnation).or_default().leap(heard))
-    }
-
-    /// Takes a part of someone's log, from whomever it came. A node never does so for its own incarnation:
-    /// its own log is the authority.
-    pub fn apply(
-        &mut self,
-        incarnation: IncarnationId,
-        batch: &Batch,
-    ) -> Result<Applied, HoldingsError> {
+    /// Takes a part of the log of the incarnation that has this key: our own, or from whomever it came. **That the
+    /// author has signed it is the caller's to check**, with [`codec::signed_text`]; what is not signed proves itself.
+    pub fn apply(&mut self, author: PublicKey, batch: Batch) -> Result<Applied, HoldingsError> {
+        let incarnation = author.incarnation();
         let number = self.number(incarnation)?;
-        let log = self.logs.entry(incarnation).or_default();
+        let log = self.logs.entry(incarnation);
+        let log = log.or_insert_with(|| Log::new(author));
         let applied = log.apply(batch)?;
         if let Applied::Moved(changed) = &applied {
             let states: Vec<_> = changed
                 .iter()
-                .map(|content| (*content, log.held.contains(content)))
+                .map(|content| (*content, log.held().contains(content)))
                 .collect();
             for (content, is_held) in states {
                 self.reindex(content, number, is_held);
@@ -404,16 +282,8 @@ impl Holdings {
 
     /// What to ask for next of an incarnation's log.
     pub fn wanted(&self, incarnation: IncarnationId) -> Wanted {
-        let nothing = Wanted {
-            from: 0,
-            after: None,
-        };
-        self.logs.get(&incarnation).map_or(nothing, Log::wanted)
-    }
-
-    /// What to answer to who asks for an incarnation's log.
-    pub fn batch(&self, incarnation: IncarnationId, wanted: &Wanted) -> Option<Batch> {
-        self.logs.get(&incarnation).map(|log| log.batch(wanted))
+        let log = self.logs.get(&incarnation);
+        log.map_or_else(Wanted::default, Log::wanted)
     }
 
     /// An incarnation's log.
@@ -446,11 +316,14 @@ impl Holdings {
         if let Some(number) = self.numbers.get(&incarnation) {
             return Ok(*number);
         }
-        if self.incarnations.len() >= LOGS_MAX {
+        if self.is_full() {
             return Err(HoldingsError::LogsTooMany);
         }
-        let number = self.incarnations.len() as u32;
-        self.incarnations.push(incarnation);
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.incarnations.push(incarnation);
+            self.incarnations.len() as u32 - 1
+        });
+        self.incarnations[number as usize] = incarnation;
         self.numbers.insert(incarnation, number);
         Ok(number)
     }

@@ -105,6 +105,11 @@ identity!(
     16
 );
 identity!(
+    /// An incarnation's ed25519 public key (RFC 8032).
+    PublicKey,
+    32
+);
+identity!(
     /// A Git commit (SHA-1).
     CommitId,
     20
@@ -123,6 +128,13 @@ identity!(
 impl EntryId {
     /// The root directory of every volume.
     pub const ROOT: Self = Self::new([0; 16]);
+}
+
+impl PublicKey {
+    /// The incarnation that has this key.
+    pub fn incarnation(&self) -> IncarnationId {
+        IncarnationId::of_key(self.as_bytes())
+    }
 }
 
 impl IncarnationId {

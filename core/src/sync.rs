@@ -61,7 +61,7 @@ impl Sync {
         Self {
             committer: Committer::new(),
             heads: Heads::new(config.incarnation, config.authors),
-            exchange: Exchange::new(config.incarnation, config.positions),
+            exchange: Exchange::new(config.positions),
             links: Links::new(config.node),
             dialer: Dialer::new(config.node),
             jitter: Jitter(config.seed),
@@ -241,7 +241,7 @@ impl Sync {
         }
         match message {
             Message::Heads(authors) => self.heads.announced(peer, authors, agenda),
-            Message::Holdings(positions) => self.exchange.announced(peer, positions, agenda),
+            Message::Holdings(positions) => self.exchange.announced(peer, positions, agenda.now),
             Message::Peers(peers) => {
                 for told in peers {
                     let origin = Origin::Told;

@@ -2,7 +2,7 @@
 //! every content of the volume.
 
 use super::catalogue::{Catalogue, Known};
-use super::holdings::HoldingsFiles;
+use super::holdings::{Brought, HoldingsFileError, HoldingsFiles};
 use super::retention::Retention;
 use super::room::Room;
 use super::scrubber::Scrubber;
@@ -11,13 +11,14 @@ use crate::filesystem::Space;
 use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
 use delugefs_core::entry::ContentRef;
-use delugefs_core::holdings::{Applied, Operation, Wanted, codec};
+use delugefs_core::holdings::{Log, Operation, Wanted};
 use delugefs_core::ids::{BlobId, EntryId, IncarnationId, InfoHash, TreeId};
 use delugefs_core::sync::Positions;
 use delugefs_metadata_repo::Repository;
 use delugefs_torrent::metainfo::{Info, piece_length};
 use delugefs_torrent::store::{ContentStore, State};
 use delugefs_torrent::swarm::Swarm;
+use ed25519_dalek::SigningKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
@@ -74,16 +75,17 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the bytes of a root, for an incarnation and under a boot of the machine. [`Replica::check_torn`] is to
-    /// follow.
+    /// Opens the bytes of a root, for the incarnation that has a key and under a boot of the machine.
+    /// [`Replica::check_torn`] is to follow.
     pub fn open(
         root: &Path,
         store: ContentStore,
         repository: Repository,
-        own: IncarnationId,
+        key: SigningKey,
         boot: Boot,
     ) -> io::Result<Self> {
-        let mut holdings = HoldingsFiles::open(&root.join("holdings"), own)?;
+        let own = IncarnationId::of_key(key.verifying_key().as_bytes());
+        let mut holdings = HoldingsFiles::open(&root.join("holdings"), key)?;
         let boot = BootFile::new(root, boot);
         let complete = store.list().into_iter().filter(|held| held.complete);
         let mut held: BTreeSet<_> = complete.map(|held| held.content.info_hash).collect();
@@ -275,42 +277,38 @@ impl Replica {
     }
 
     /// The answer to who asks for an incarnation's log, encoded.
-    pub fn holdings_batch(
-        &self,
-        incarnation: IncarnationId,
-        from: u64,
-        after: Option<InfoHash>,
-    ) -> Option<Vec<u8>> {
-        let wanted = Wanted { from, after };
-        let batch = lock(&self.holdings).batch(incarnation, &wanted);
-        batch.map(|batch| codec::encode(&batch))
+    pub fn holdings_answer(&self, incarnation: IncarnationId, wanted: &Wanted) -> Option<Vec<u8>> {
+        lock(&self.holdings).answer(incarnation, wanted)
     }
 
-    /// Takes a part of another's log, which the node called `teller` sends. Answers the log's position, and whether
-    /// this brought anything.
+    /// Whether there is a log of this incarnation.
+    pub fn has_log(&self, incarnation: IncarnationId) -> bool {
+        lock(&self.holdings).holdings().log(incarnation).is_some()
+    }
+
+    /// Makes room for the logs of known incarnations, if there is none.
+    pub fn make_room_for_logs(&self, known: &BTreeSet<IncarnationId>) {
+        lock(&self.holdings).make_room(|incarnation| known.contains(incarnation));
+    }
+
+    /// Takes an answer with a part of a log, as far as its author has signed it. Answers the log's position, what was
+    /// brought, and how it ended.
     pub fn take_holdings(
         &self,
         incarnation: IncarnationId,
-        bytes: &[u8],
-        teller: &str,
-    ) -> (u64, bool) {
+        answer: &[u8],
+    ) -> (u64, Brought, Result<(), HoldingsFileError>) {
+        let mut brought = Brought::default();
         let mut holdings = lock(&self.holdings);
-        let applied = holdings.apply(incarnation, bytes).unwrap_or_else(|error| {
-            tracing::warn!(
-                "{teller} sends holdings of {incarnation} that cannot be taken: {error}"
-            );
-            Applied::Gap
-        });
-        let position = holdings.holdings().positions().get(&incarnation).copied();
+        let ended = holdings.apply(incarnation, answer, &mut brought);
+        let log = holdings.holdings().log(incarnation);
+        let position = log.map_or(0, Log::position);
         drop(holdings);
-        let progressed = matches!(applied, Applied::Moved(_) | Applied::Collected);
-        if let Applied::Moved(changed) = applied {
-            for content in &changed {
-                self.peers_changed(content);
-            }
-            self.look_at(changed.into_iter());
+        for content in &brought.moved {
+            self.peers_changed(content);
         }
-        (position.unwrap_or(0), progressed)
+        self.look_at(brought.moved.iter().copied());
+        (position, brought, ended)
     }
 
     /// Says durably that this node holds contents, or no longer does. Blocks.
@@ -322,7 +320,8 @@ impl Replica {
         self.look_at(contents.iter().copied());
     }
 
-    /// Says anew what is held, where others have heard more of this disk than it has said. Answers whether they had.
+    /// Says anew what is held, where others have proved to have heard more of this disk than it has said. Answers whether
+    /// they had.
     pub fn leap(&self, heard: u64) -> bool {
         lock(&self.holdings).leap(heard).unwrap_or_else(|error| {
             tracing::error!("{error}");
@@ -506,19 +505,16 @@ fn note(outcome: io::Result<()>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use delugefs_core::holdings::{Batch, Record};
     use delugefs_core::ids::VolumeId;
     use delugefs_core::settings::Settings;
-
-    const OTHER: IncarnationId = IncarnationId::new([2; 16]);
 
     fn replica(root: &Path) -> Replica {
         let store = ContentStore::open(root).unwrap();
         let settings = Settings::new(VolumeId::new([1; 16]), "test".to_owned());
         let names = root.join("metadata.git");
         let repository = Repository::create(&names, &settings).unwrap();
-        let own = IncarnationId::new([1; 16]);
-        Replica::open(root, store, repository, own, Some([1; 16])).unwrap()
+        let key = SigningKey::from_bytes(&[1; 32]);
+        Replica::open(root, store, repository, key, Some([1; 16])).unwrap()
     }
 
     fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {
@@ -542,13 +538,14 @@ mod tests {
         let died = lock(&replica.retention).died(old, 100, Some(new));
         died.unwrap();
         assert_eq!(reap(&replica, &[]), 0, "nobody holds the new bytes");
-        let record = Record {
-            operation: Operation::Held,
-            content: new,
-        };
-        let records = vec![record];
-        let told = codec::encode(&Batch::Records { from: 0, records });
-        replica.take_holdings(OTHER, &told, "other");
+        let there = tempfile::tempdir().unwrap();
+        let key = SigningKey::from_bytes(&[2; 32]);
+        let other = IncarnationId::of_key(key.verifying_key().as_bytes());
+        let mut holdings = HoldingsFiles::open(there.path(), key).unwrap();
+        let records = [(Operation::Held, new)].into_iter();
+        holdings.push(records).unwrap();
+        let told = holdings.answer(other, &Wanted::default()).unwrap();
+        replica.take_holdings(other, &told).2.unwrap();
         assert_eq!(reap(&replica, &[old]), 0, "a handle is open");
         assert_eq!(reap(&replica, &[]), 1);
         assert_eq!(replica.store.state(&old), State::Absent);

@@ -228,7 +228,7 @@ impl Replica {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use delugefs_core::ids::{IncarnationId, VolumeId};
+    use delugefs_core::ids::VolumeId;
     use delugefs_core::settings::Settings;
     use delugefs_metadata_repo::Repository;
     use delugefs_torrent::store::{ContentStore, Disk, State};
@@ -249,7 +249,8 @@ mod tests {
         } else {
             Repository::create(&names, &settings).unwrap()
         };
-        Replica::open(root, store, repository, IncarnationId::new([1; 16]), boot).unwrap()
+        let key = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+        Replica::open(root, store, repository, key, boot).unwrap()
     }
 
     fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {

@@ -8,6 +8,7 @@
 use super::LinkError;
 use super::message::{Heads, Hello, MemberFacts, Message, PeerAddresses, Protocol};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use delugefs_core::holdings::Wanted;
 use delugefs_core::ids::{CommitId, IncarnationId, InfoHash, NodeId, VolumeId};
 use delugefs_core::limits::{LABEL_BYTES_MAX, VOLUME_NAME_BYTES_MAX};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -70,14 +71,15 @@ pub fn encode(message: &Message) -> Result<Bytes, TooLarge> {
         }
         Message::HoldingsWanted {
             incarnation,
-            from,
-            after,
+            wanted,
         } => {
             out.holdings(5, *incarnation);
-            out.0.put_u64(*from);
-            out.0.put_u8(u8::from(after.is_some()));
-            out.0
-                .put_slice(after.as_ref().map_or(&[][..], |hash| &hash.as_bytes()[..]));
+            out.0.put_u64(wanted.from);
+            out.0.put_u8(u8::from(wanted.page.is_some()));
+            if let Some((at, index)) = wanted.page {
+                out.0.put_u64(at);
+                out.0.put_u32(index);
+            }
         }
         Message::Holdings { incarnation, bytes } => {
             out.holdings(6, *incarnation);
@@ -147,11 +149,13 @@ fn read(reader: &mut Reader) -> Option<Message> {
         }
         5 => Message::HoldingsWanted {
             incarnation: IncarnationId::new(reader.array()?),
-            from: reader.u64()?,
-            after: match reader.u8()? {
-                0 => None,
-                1 => Some(InfoHash::new(reader.array()?)),
-                _ => return None,
+            wanted: Wanted {
+                from: reader.u64()?,
+                page: match reader.u8()? {
+                    0 => None,
+                    1 => Some((reader.u64()?, reader.u32()?)),
+                    _ => return None,
+                },
             },
         },
         6 => Message::Holdings {

@@ -1,13 +1,14 @@
 //! What nodes tell each other on a control stream.
 
 use bytes::Bytes;
+use delugefs_core::holdings::Wanted;
 use delugefs_core::ids::{CommitId, IncarnationId, InfoHash, NodeId, VolumeId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// Version of the messages. A newer minor version may add messages and append fields, which older
 /// ones skip; another major version is refused.
-pub const PROTOCOL: Protocol = Protocol { major: 1, minor: 0 };
+pub const PROTOCOL: Protocol = Protocol { major: 2, minor: 0 };
 
 /// Version of the messages that a node speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,20 +90,18 @@ pub enum Message {
     Durable(Heads),
     /// Up to which sequence the sender knows each incarnation's holdings.
     HoldingsHave(Vec<(IncarnationId, u64)>),
-    /// Asks for an incarnation's holdings (`core::holdings::Wanted`).
+    /// Asks for an incarnation's holdings.
     HoldingsWanted {
         /// Whose.
         incarnation: IncarnationId,
-        /// The position that the asker has reached.
-        from: u64,
-        /// The last content of the snapshot that the asker is in the middle of.
-        after: Option<InfoHash>,
+        /// What of them.
+        wanted: Wanted,
     },
     /// A part of an incarnation's holdings.
     Holdings {
         /// Whose.
         incarnation: IncarnationId,
-        /// One batch, as `core::holdings::codec` encodes it.
+        /// An answer, as `core::holdings::codec` encodes it.
         bytes: Bytes,
     },
     /// Other nodes of the volume that the sender knows.

@@ -81,5 +81,6 @@ fn take(facts: &MemberFacts, now: u64) -> Member {
         free: facts.free,
         seen: now.saturating_sub(facts.away),
         address: None,
+        met: false,
     }
 }

@@ -9,6 +9,7 @@ use super::shared::{Shared, unix_time};
 use crate::link::Message as Wire;
 use crate::link::message::PeerAddresses;
 use crate::sync_ext::lock;
+use delugefs_core::holdings::Wanted;
 use delugefs_core::ids::{IncarnationId, InfoHash, NodeId};
 use delugefs_core::sync::{
     Effect, Event, LinkId, LinkUp, Message, Now, Outcome, PeerAddress, Positions, PullId, Reason,
@@ -123,14 +124,13 @@ fn received(shared: &Arc<Shared>, link: LinkId, message: Wire) -> Option<Event> 
             }
             Message::Heads(heads)
         }
-        Wire::HoldingsHave(positions) => Message::Holdings(positions.into_iter().collect()),
+        Wire::HoldingsHave(positions) => Message::Holdings(of_members(shared, positions)),
         Wire::Peers(peers) => Message::Peers(peers.into_iter().flat_map(addresses).collect()),
         Wire::HoldingsWanted {
             incarnation,
-            from,
-            after,
+            wanted,
         } => {
-            answer_holdings(shared, link, incarnation, from, after);
+            answer_holdings(shared, link, incarnation, &wanted);
             return Some(Event::Heard { link });
         }
         Wire::Holdings { incarnation, bytes } => {
@@ -142,6 +142,18 @@ fn received(shared: &Arc<Shared>, link: LinkId, message: Wire) -> Option<Event> 
         }
     };
     Some(Event::Received { link, message })
+}
+
+/// Logs of incarnations that nobody is are not asked for: a member could make as many of them as it likes.
+fn of_members(shared: &Shared, positions: Vec<(IncarnationId, u64)>) -> Positions {
+    let members = lock(&shared.members).incarnations();
+    let is_known = |incarnation: IncarnationId| {
+        members.contains(&incarnation)
+            || incarnation == shared.incarnation()
+            || shared.replica.has_log(incarnation)
+    };
+    let known = positions.into_iter().filter(|(log, _)| is_known(*log));
+    known.collect()
 }
 
 fn addresses(peer: PeerAddresses) -> impl Iterator<Item = PeerAddress> {
@@ -162,13 +174,15 @@ fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
         Wire::Members(members) => gossip::heard(shared, members),
         Wire::Goodbye { reason } => tracing::debug!("node {peer} says goodbye: {reason}"),
         Wire::Problem { text } => {
-            tracing::warn!("{} reports a problem: {text}", label(shared, peer));
+            let sentence = format!("{} reports a problem: {text:?}", label(shared, peer));
+            shared.complaints.tell(peer, "problem", &sentence);
         }
         Wire::Damaged { content, piece } => {
-            tracing::warn!(
+            let sentence = format!(
                 "{} says that a piece of {content} from this disk is wrong; it is checked",
                 label(shared, peer)
             );
+            shared.complaints.tell(peer, "damaged", &sentence);
             shared.replica.scrub.suspect(content, Some(piece));
         }
         Wire::Available(contents) => contents
@@ -199,14 +213,8 @@ fn asked_to_hold(shared: &Shared, contents: Vec<InfoHash>) {
     shared.replica.asked_to_hold(contents);
 }
 
-fn answer_holdings(
-    shared: &Shared,
-    link: LinkId,
-    incarnation: IncarnationId,
-    from: u64,
-    after: Option<InfoHash>,
-) {
-    if let Some(bytes) = shared.replica.holdings_batch(incarnation, from, after) {
+fn answer_holdings(shared: &Shared, link: LinkId, incarnation: IncarnationId, wanted: &Wanted) {
+    if let Some(bytes) = shared.replica.holdings_answer(incarnation, wanted) {
         let bytes = bytes.into();
         shared
             .links
@@ -215,14 +223,33 @@ fn answer_holdings(
 }
 
 fn take_holdings(shared: &Shared, link: LinkId, incarnation: IncarnationId, bytes: &[u8]) -> Event {
-    let teller = shared.links.get(link).map(|up| label(shared, up.peer));
-    let teller = teller.unwrap_or_default();
-    let (position, progressed) = shared.replica.take_holdings(incarnation, bytes, &teller);
+    if !shared.replica.has_log(incarnation) {
+        let members = lock(&shared.members).incarnations();
+        if !members.contains(&incarnation) {
+            // not asked for, or no member any more
+            return Event::Heard { link };
+        }
+        shared.replica.make_room_for_logs(&members);
+    }
+    let (position, brought, ended) = shared.replica.take_holdings(incarnation, bytes);
+    if let (Err(error), Some(up)) = (ended, shared.links.get(link)) {
+        let teller = label(shared, up.peer);
+        let sentence =
+            format!("{teller} sends holdings of {incarnation} that cannot be taken: {error}");
+        shared.complaints.tell(up.peer, "holdings", &sentence);
+    }
+    if let Some(heard) = brought.ahead {
+        shared.heard.send_if_modified(|known| {
+            let is_news = *known < heard;
+            *known = heard.max(*known);
+            is_news
+        });
+    }
     Event::BatchApplied {
         link,
         incarnation,
         position,
-        progressed,
+        progressed: brought.progressed,
     }
 }
 
@@ -233,12 +260,9 @@ fn carry_out(shared: &Arc<Shared>, effect: Effect) {
         Effect::Pull { pull, link, .. } => names::pull(shared, pull, link),
         Effect::Send { link, message } => send(shared, link, message),
         Effect::AskHoldings { link, incarnation } => {
-            let wanted = shared.replica.holdings_wanted(incarnation);
-            let (from, after) = (wanted.from, wanted.after);
             let question = Wire::HoldingsWanted {
                 incarnation,
-                from,
-                after,
+                wanted: shared.replica.holdings_wanted(incarnation),
             };
             shared.links.send(link, &question);
         }

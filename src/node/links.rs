@@ -284,5 +284,6 @@ fn member(hello: Hello, address: SocketAddr) -> Member {
         free: hello.free,
         seen: super::shared::unix_time(),
         address: Some(address),
+        met: true,
     }
 }

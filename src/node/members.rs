@@ -6,17 +6,20 @@
 use delugefs_core::ids::{IncarnationId, NodeId};
 use delugefs_core::plan::{NodeFacts, Presence};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Version of the file.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// Nodes remembered; beyond it, new ones are used while connected but not written down.
+/// Nodes remembered; beyond it, new ones are used while connected and then forgotten.
 const MEMBERS_MAX: usize = delugefs_core::limits::INCARNATIONS_MAX;
+
+/// Nodes remembered because others told of them: a peer can invent them, and there must be room for those that come.
+const TOLD_MAX: usize = MEMBERS_MAX / 4;
 
 /// For so long after its start, a node misses nobody: those that are up find each other in less, and what it has
 /// missed while it was off says nothing about others.
@@ -42,6 +45,8 @@ pub struct Member {
     pub seen: u64,
     /// Where it takes connections, while connected.
     pub address: Option<SocketAddr>,
+    /// It has proved to be there, to this node.
+    pub met: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,6 +58,7 @@ struct Stored {
     capacity: u64,
     free: u64,
     seen: u64,
+    met: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,29 +110,42 @@ impl Members {
         crate::durable::replace(&self.path, &serde_json::to_vec_pretty(&stored)?)
     }
 
-    /// A node has introduced itself.
+    /// A node has introduced itself. Where there are too many, one that was only told of makes room.
     pub fn met(&mut self, node: NodeId, member: Member) {
+        if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&node) {
+            let told = self.members.iter().find(|(_, member)| !member.met);
+            if let Some(told) = told.map(|(node, _)| *node) {
+                self.members.remove(&told);
+            }
+        }
         self.members.insert(node, member);
     }
 
     /// Another node has told of this one. It is believed where it was connected later than this node was, so never
     /// about who is connected here. Answers whether that is worth telling others.
     pub fn told(&mut self, node: NodeId, member: Member) -> bool {
-        let is_full = self.members.len() >= MEMBERS_MAX;
         match self.members.get_mut(&node) {
             Some(known) if known.address.is_some() || known.seen >= member.seen => false,
             Some(known) => {
                 let is_news = (known.incarnation, &known.label, &known.site)
                     != (member.incarnation, &member.label, &member.site);
-                *known = member;
+                let met = known.met;
+                *known = Member { met, ..member };
                 is_news
             }
-            None if is_full => false,
             None => {
-                self.members.insert(node, member);
-                true
+                let has_room = !self.is_full_of_told();
+                if has_room {
+                    self.members.insert(node, member);
+                }
+                has_room
             }
         }
+    }
+
+    fn is_full_of_told(&self) -> bool {
+        let told = self.members.values().filter(|member| !member.met);
+        self.members.len() >= MEMBERS_MAX || told.count() >= TOLD_MAX
     }
 
     /// A node has told how much room it has.
@@ -138,6 +157,9 @@ impl Members {
 
     /// A node is no longer connected.
     pub fn lost(&mut self, node: NodeId, now: u64) {
+        if self.members.len() > MEMBERS_MAX {
+            self.members.remove(&node);
+        }
         if let Some(member) = self.members.get_mut(&node) {
             member.seen = now;
             member.address = None;
@@ -153,6 +175,11 @@ impl Members {
     pub fn by_incarnation(&self, incarnation: IncarnationId) -> Option<(NodeId, &Member)> {
         let mut all = self.iter();
         all.find(|(_, member)| member.incarnation == incarnation)
+    }
+
+    /// The present incarnations.
+    pub fn incarnations(&self) -> BTreeSet<IncarnationId> {
+        self.iter().map(|(_, member)| member.incarnation).collect()
     }
 
     /// All, in id order.
@@ -209,6 +236,7 @@ impl Stored {
                 Some(_) => now,
                 None => member.seen,
             },
+            met: member.met,
         }
     }
 
@@ -221,6 +249,7 @@ impl Stored {
             free: self.free,
             seen: self.seen,
             address: None,
+            met: self.met,
         };
         Some((self.node.parse().ok()?, member))
     }
@@ -242,12 +271,14 @@ mod tests {
             free: 10,
             seen,
             address: None,
+            met: false,
         }
     }
 
     fn connected() -> Member {
         Member {
             address: Some("127.0.0.1:7".parse().unwrap()),
+            met: true,
             ..member(5000)
         }
     }
@@ -275,7 +306,7 @@ mod tests {
     #[test]
     fn golden() {
         let text = r#"{
-  "format": 1,
+  "format": 2,
   "nodes": [
     {
       "node": "03030303030303030303030303030303",
@@ -284,7 +315,8 @@ mod tests {
       "site": "attic",
       "capacity": 1000,
       "free": 10,
-      "seen": 5000
+      "seen": 5000,
+      "met": false
     }
   ]
 }"#;
@@ -295,7 +327,7 @@ mod tests {
         assert_eq!(members.get(NODE).unwrap(), &member(5000));
         members.store(9000).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-        std::fs::write(&path, text.replace(": 1,", ": 2,")).unwrap();
+        std::fs::write(&path, text.replace(": 2,", ": 3,")).unwrap();
         let members = Members::open(folder.path()).unwrap();
         assert!(
             members.get(NODE).is_none(),
@@ -342,5 +374,32 @@ mod tests {
         members.met(NODE, connected());
         assert!(!members.told(NODE, renamed(9000)), "it is connected here");
         assert_eq!(members.get(NODE).unwrap(), &connected());
+    }
+
+    #[test]
+    fn whoever_is_invented_leaves_room_for_who_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut members = Members::open(folder.path()).unwrap();
+        let node = |number: u32| {
+            let mut bytes = [1; 16];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            NodeId::new(bytes)
+        };
+        let told = (0..10_000).filter(|number| members.told(node(*number), member(100)));
+        assert_eq!(told.count(), TOLD_MAX);
+        for number in 20_000..20_000 + MEMBERS_MAX as u32 {
+            members.met(node(number), connected());
+        }
+        assert_eq!(
+            members.iter().count(),
+            MEMBERS_MAX,
+            "the invented have made room"
+        );
+        members.met(NODE, connected());
+        assert!(members.get(NODE).is_some(), "it is there, after all");
+        members.lost(NODE, 6000);
+        assert!(members.get(NODE).is_none());
+        members.lost(node(20_000), 6000);
+        assert!(members.get(node(20_000)).is_some());
     }
 }

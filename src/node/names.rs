@@ -370,14 +370,6 @@ pub(super) fn suspect(shared: &Arc<Shared>, peer: NodeId, evidence: Evidence) {
                 }
             });
         }
-        Evidence::Holdings(heard) => {
-            // a claim, which anyone can make: no reason to stop, but one to say anew what is held
-            shared.heard.send_if_modified(|known| {
-                let is_news = *known < heard;
-                *known = heard.max(*known);
-                is_news
-            });
-        }
     }
 }
 

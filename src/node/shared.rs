@@ -4,7 +4,7 @@ use super::inbox::Input;
 use super::links::Links;
 use super::members::Members;
 use super::pins::PinFile;
-use super::story::Troubles;
+use super::story::{Complaints, Troubles};
 use crate::bytes::replica::Replica;
 use crate::cli::Options;
 use crate::filesystem::{Filesystem, Invalidation};
@@ -64,7 +64,9 @@ pub(super) struct Shared {
     pub(super) publishing: Publishing,
     /// Commits made for each author whose chain was found to fork, since this process started.
     pub(super) witnessed: Mutex<BTreeMap<IncarnationId, u32>>,
-    /// The highest position that anyone claims to know of this node's holdings log.
+    /// What peers do wrong.
+    pub(super) complaints: Complaints,
+    /// The highest position of its holdings log that anyone has proved this node to have signed.
     pub(super) heard: watch::Sender<u64>,
     /// Paths of files that are damaged on this disk, for messages.
     pub(super) damaged_names: Mutex<BTreeMap<InfoHash, String>>,

@@ -10,7 +10,7 @@ use super::pins::PinFile;
 use super::recovered;
 use super::sealing::Bell;
 use super::shared::{Shared, unix_time, wall_clock};
-use super::story::Troubles;
+use super::story::{Complaints, Troubles};
 use crate::bytes::ports::{Bytewise, Holders, LocalTcp, Noticing};
 use crate::bytes::replica::Replica;
 use crate::bytes::torn::Checked;
@@ -116,6 +116,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         troubles: Troubles::default(),
         publishing,
         witnessed: Mutex::default(),
+        complaints: Complaints::default(),
         heard: watch::Sender::new(0),
         damaged_names: Mutex::default(),
         started: Instant::now(),
@@ -342,11 +343,11 @@ impl Parts {
         for finding in store.findings() {
             tracing::warn!("{finding:?}");
         }
-        let own = file.identity.keys.incarnation();
+        let key = file.identity.keys.signing.clone();
         let boot = fs::Source::boot(&System);
         let failed = || NodeError::io(format!("cannot use {}", layout.holdings().display()));
         let replica =
-            Replica::open(&options.root, store, repository.clone(), own, boot).map_err(failed())?;
+            Replica::open(&options.root, store, repository.clone(), key, boot).map_err(failed())?;
         let members = Members::open(&layout.holdings()).map_err(failed())?;
         let settings = repository
             .settings()

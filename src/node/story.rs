@@ -5,7 +5,7 @@ use crate::sync_ext::lock;
 use delugefs_core::change::Changes;
 use delugefs_core::conflict::is_conflict_name;
 use delugefs_core::entry::{Content, Kind};
-use delugefs_core::ids::{EntryId, InfoHash, TreeId};
+use delugefs_core::ids::{EntryId, InfoHash, NodeId, TreeId};
 use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -22,6 +22,9 @@ const SOURCES_MAX: usize = 3;
 
 /// A trouble that lasts is told again after this.
 const TROUBLE_EVERY: Duration = Duration::from_secs(60);
+
+/// Lines about peers in [`TROUBLE_EVERY`]: one each for as many kinds and peers as there may well be.
+const COMPLAINTS_MAX: usize = 256;
 
 /// Conflict copies named at once; a copied folder full of old ones is no news.
 const CONFLICTS_MAX: usize = 10;
@@ -96,6 +99,32 @@ impl Troubles {
     /// Whether something does not work now.
     pub(super) fn any(&self) -> bool {
         !lock(&self.0).is_empty()
+    }
+}
+
+/// What peers do wrong or complain of: each kind told once for each peer and then rarely, since a hostile one must not
+/// fill the log.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(Mutex<BTreeMap<(NodeId, &'static str), Instant>>);
+
+impl Complaints {
+    /// A peer has done something of a kind.
+    pub(super) fn tell(&self, peer: NodeId, kind: &'static str, sentence: &str) {
+        if self.is_due(peer, kind, Instant::now()) {
+            tracing::warn!("{sentence}");
+        } else {
+            tracing::debug!("{sentence}");
+        }
+    }
+
+    fn is_due(&self, peer: NodeId, kind: &'static str, now: Instant) -> bool {
+        let mut told = lock(&self.0);
+        told.retain(|_, at| now.duration_since(*at) < TROUBLE_EVERY);
+        if told.len() >= COMPLAINTS_MAX || told.contains_key(&(peer, kind)) {
+            return false;
+        }
+        told.insert((peer, kind), now);
+        true
     }
 }
 

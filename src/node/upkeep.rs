@@ -42,8 +42,8 @@ const MEMBERS_GATHER: Duration = Duration::from_millis(500);
 /// How often the members are written down and told to others also without news: when each was last connected.
 const MEMBERS_EVERY: Duration = Duration::from_mins(1);
 
-/// How often, at most, what is held is said anew because of what others claim.
-const LEAP_EVERY: Duration = Duration::from_mins(1);
+/// How often, at most, what is held is said anew because of what others have heard.
+const LEAP_EVERY: Duration = Duration::from_secs(1);
 
 /// Makes complete contents durable, then tells of them: nobody counts on bytes that a power cut may take.
 pub(super) async fn sync_contents(shared: Arc<Shared>) {
@@ -114,8 +114,8 @@ fn sources(shared: &Shared, content: &InfoHash) -> Vec<String> {
     connected.map(|member| member.label.clone()).collect()
 }
 
-/// Says anew what this disk holds when others have heard more of it than it has said: it was restored from an older
-/// copy, or someone lies. Rarely, since it costs a whole log, and a claim costs a liar nothing.
+/// Says anew what this disk holds when others have proof that it has said more than it knows of: it was restored from an
+/// older copy.
 pub(super) async fn stay_ahead(shared: Arc<Shared>) {
     let mut heard = shared.heard.subscribe();
     loop {

@@ -6,8 +6,11 @@ use delugefs::link::message::{Hello, PROTOCOL, PeerAddresses};
 use delugefs::link::{
     Credentials, Established, Identity, LinkError, Message, Pins, Psk, Purpose, codec, keys,
 };
-use delugefs_core::holdings::{Batch, Operation, Record, codec as holdings};
-use delugefs_core::ids::{CommitId, IncarnationId, InfoHash, NodeId, VolumeId};
+use delugefs_core::holdings::{
+    Batch, Operation, Record, Signature, Signed, Statement, codec as holdings,
+};
+use delugefs_core::ids::{CommitId, IncarnationId, InfoHash, NodeId, PublicKey, VolumeId};
+use ed25519_dalek::{Signer as _, SigningKey};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
@@ -26,6 +29,9 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// How long the liar keeps a link after each lie: time to answer what is asked because of it.
 const LINGER: Duration = Duration::from_millis(700);
+
+/// The secret of the liar's incarnation.
+const LIAR: [u8; 32] = [2; 32];
 
 /// More than any honest frame, message or batch has.
 const TOO_MANY: u32 = u32::MAX;
@@ -47,6 +53,7 @@ struct Liar {
     content: InfoHash,
     /// An honest node, of whose own work it lies.
     victim: IncarnationId,
+    victims_key: PublicKey,
     /// A repository with a head of the liar's that no honest node would make.
     forged: PathBuf,
     head: CommitId,
@@ -101,9 +108,14 @@ impl Liar {
         loop {
             while let Some(frame) = codec::split_frame(&mut incoming)? {
                 let message = codec::decode(frame)?;
-                if let Some(Message::HoldingsWanted { from, .. }) = message {
+                if let Some(Message::HoldingsWanted {
+                    incarnation,
+                    wanted,
+                }) = message
+                {
                     self.holdings.fetch_add(1, Ordering::SeqCst);
-                    stream.write_all(&self.holdings(round, from)).await?;
+                    let lie = self.holdings(round, incarnation, wanted.from);
+                    stream.write_all(&lie).await?;
                     stream.flush().await?;
                 }
             }
@@ -149,22 +161,33 @@ impl Liar {
         frames
     }
 
-    /// The liar's log: the content that it does not have, or nonsense.
-    fn holdings(&self, round: usize, from: u64) -> Vec<u8> {
+    /// The liar's log: the content that it does not have, or nonsense. Or the log of another, in whose name it can say
+    /// nothing.
+    fn holdings(&self, round: usize, incarnation: IncarnationId, from: u64) -> Vec<u8> {
         let record = Record {
             operation: Operation::Held,
             content: self.content,
         };
-        let mut bytes = holdings::encode(&Batch::Records {
+        let statement = Statement::Records {
             from,
             records: vec![record],
+        };
+        let key = SigningKey::from_bytes(&LIAR);
+        let signature = key.sign(&holdings::signed_text(&statement));
+        let said = Batch::Signed(Signed {
+            statement,
+            signature: Signature(signature.to_bytes()),
         });
+        let author = match incarnation == self.victim {
+            true => self.victims_key,
+            false => PublicKey::new(key.verifying_key().to_bytes()),
+        };
+        let mut bytes = holdings::encode_answer(author, &[said]);
         if round % 9 != 2 {
             // as many records as there can be, and none of them
-            bytes.truncate(2 + 8);
+            bytes.truncate(32 + 4 + 2 + 8);
             bytes.put_u32_le(TOO_MANY);
         }
-        let incarnation = self.incarnation();
         let bytes = bytes.into();
         let message = Message::Holdings { incarnation, bytes };
         codec::encode(&message).unwrap().to_vec()
@@ -307,6 +330,14 @@ fn forge(lab: &Lab, node: &Node, incarnation: IncarnationId) -> (PathBuf, Commit
     (forged, CommitId::new(hex(head.trim())))
 }
 
+/// The key of a node's incarnation, which is no secret.
+fn key_of(node: &Node, incarnation: IncarnationId) -> PublicKey {
+    let log = fs::read(node.root.join(format!("holdings/{incarnation}.log"))).unwrap();
+    let key = PublicKey::new(log[8..40].try_into().unwrap());
+    assert_eq!(key.incarnation(), incarnation);
+    key
+}
+
 /// Runs the liar on host 3, beside the test, for as long as `ends` has another end.
 fn start(
     lab: &Lab,
@@ -374,10 +405,11 @@ fn a_node_that_lies_is_not_believed_and_disturbs_nobody() {
     let authors = first.root.join("metadata.git/refs/authors");
     let author = fs::read_dir(authors).unwrap().next().unwrap().unwrap();
     let victim = IncarnationId::new(hex(author.file_name().to_str().unwrap()));
+    let victims_key = key_of(&first, victim);
     let content = InfoHash::new(hex(first.whereabouts("film")["info_hash"]
         .as_str()
         .unwrap()));
-    let identity = Identity::new(NodeId::new([9; 16]), &[1; 32], &[2; 32], [3; 16]);
+    let identity = Identity::new(NodeId::new([9; 16]), &[1; 32], &LIAR, [3; 16]);
     let (forged, head) = forge(&lab, &first, identity.incarnation());
     let make = move |listen| Liar {
         credentials: Credentials {
@@ -388,6 +420,7 @@ fn a_node_that_lies_is_not_believed_and_disturbs_nobody() {
         listen,
         content,
         victim,
+        victims_key,
         forged,
         head,
         rounds: AtomicUsize::new(0),
@@ -440,7 +473,7 @@ fn a_node_that_lies_is_not_believed_and_disturbs_nobody() {
         assert!(!log.contains("ERROR") && !log.contains("panic"), "{log}");
         assert!(log.contains("cannot pull names from liar"), "{log}");
         assert!(log.contains("breaks the protocol: its link"), "{log}");
-        assert!(log.contains("liar sends holdings of"), "{log}");
+        assert!(log.contains("that cannot be taken"), "{log}");
         let is_refused = |line: &str| line.contains("liar has names that are not taken");
         let head = head.to_string();
         let mut lines = log.lines();
@@ -448,7 +481,8 @@ fn a_node_that_lies_is_not_believed_and_disturbs_nobody() {
         assert!(refused, "{log}");
         assert!(memory(node) < 300 << 10, "{} KiB", memory(node));
     }
-    assert!(first.log().contains("it says so anew"));
+    // asked for the proof that the first has said more than it knows of, the liar had none
+    assert!(!first.log().contains("it says so anew"));
     let log = second.log();
     assert!(log.contains("peer banned: sent a wrong piece"), "{log}");
     println!("{log}\n{} KiB, {} KiB", memory(&first), memory(&second));

@@ -43,25 +43,30 @@ impl World {
             Some(Freight::Wanted(log, wanted)) => {
                 self.handle(to, Event::Heard { link });
                 let replica = Arc::clone(&self.nodes[to].parts().replica);
-                if let Some(batch) = replica.holdings_batch(log, wanted.from, wanted.after) {
-                    let batch = codec::decode(&batch).unwrap();
-                    self.post(link, Freight::Batch(log, batch));
+                if let Some(answer) = replica.holdings_answer(log, &wanted) {
+                    let (author, batches) = codec::decode_answer(&answer).unwrap();
+                    self.post(link, Freight::Batches(author, batches));
                 }
             }
-            Some(Freight::Batch(log, batch)) => self.take_batch(to, (link, log), &batch),
+            Some(Freight::Batches(author, batches)) => {
+                let answer = codec::encode_answer(author, &batches);
+                self.take_answer(to, (link, author.incarnation()), &answer);
+            }
             None => {}
         }
     }
 
-    fn take_batch(
+    fn take_answer(
         &mut self,
         to: usize,
         (link, incarnation): (LinkId, IncarnationId),
-        batch: &delugefs_core::holdings::Batch,
+        answer: &[u8],
     ) {
         let replica = &self.nodes[to].parts().replica;
-        let (position, progressed) =
-            replica.take_holdings(incarnation, &codec::encode(batch), "a peer");
+        let (position, brought, ended) = replica.take_holdings(incarnation, answer);
+        ended.expect("nobody lies here");
+        assert_eq!(brought.ahead, None, "no disk was restored here");
+        let progressed = brought.progressed;
         let event = Event::BatchApplied {
             link,
             incarnation,

@@ -285,7 +285,7 @@ impl Node {
         let store = ContentStore::open(&self.root)?;
         let incarnation = self.incarnation();
         let boot = delugefs::filesystem::Source::boot(self.source.as_ref());
-        let replica = Replica::open(&self.root, store, repository.clone(), incarnation, boot)?;
+        let replica = Replica::open(&self.root, store, repository.clone(), self.key(), boot)?;
         let replica = Arc::new(replica);
         let contents = Arc::new(SimContents {
             inner: Bytewise(Arc::clone(&replica)),

@@ -284,14 +284,8 @@ impl World {
     /// No disk was copied here.
     fn suspect(&self, number: usize, evidence: Evidence) {
         let parts = self.nodes[number].parts();
-        let is_ours = match evidence {
-            Evidence::Head(commit) => parts.repository.is_known(commit).unwrap(),
-            Evidence::Holdings(seen) => {
-                let positions = parts.replica.positions();
-                let own = positions.get(&self.nodes[number].incarnation());
-                own.is_some_and(|position| *position >= seen)
-            }
-        };
+        let Evidence::Head(commit) = evidence;
+        let is_ours = parts.repository.is_known(commit).unwrap();
         assert!(is_ours, "{number} does not know its own {evidence:?}");
     }
 

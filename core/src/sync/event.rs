@@ -143,7 +143,7 @@ pub enum Event {
     },
     /// Our own holdings log (or one read from disk) has moved, and is durable.
     HoldingsChanged(Positions),
-    /// A batch of a holdings log came and was applied.
+    /// A part of a holdings log came and was applied.
     BatchApplied {
         /// Through which link.
         link: LinkId,
@@ -213,8 +213,6 @@ pub enum Reason {
 pub enum Evidence {
     /// A commit of ours that is unknown to the machine; the repository may well have it in its history.
     Head(CommitId),
-    /// A position of our own holdings log that we have not reached.
-    Holdings(u64),
 }
 
 /// What is to be done.
@@ -242,7 +240,8 @@ pub enum Effect {
         /// What.
         message: Message,
     },
-    /// Ask for what comes next in a log (`Holdings::wanted`). The batch ends as [`Event::BatchApplied`].
+    /// Ask for what comes next in a log (`Holdings::wanted`). The answer ends as [`Event::BatchApplied`]. Where it is our
+    /// own log, the peer claims to have more of it than we have said: the executor looks whether we have signed that.
     AskHoldings {
         /// Through which link.
         link: LinkId,

@@ -1,7 +1,7 @@
 //! Holdings logs: who has more of which, and whom to ask. The batches themselves pass by this machine.
 
 use super::agenda::{Agenda, Jitter, pause};
-use super::event::{Effect, Evidence, LinkId, Message, Now, Positions};
+use super::event::{Effect, LinkId, Message, Now, Positions};
 use super::limits::{
     HOLDINGS_ASKS_MAX, HOLDINGS_INTERVAL, HOLDINGS_PATIENCE, HOLDINGS_RETRY_MAX, HOLDINGS_RETRY_MIN,
 };
@@ -35,16 +35,14 @@ struct Ask {
 
 #[derive(Debug)]
 pub(super) struct Exchange {
-    incarnation: IncarnationId,
     ours: Positions,
     peers: BTreeMap<NodeId, Peer>,
     asks: BTreeMap<IncarnationId, Ask>,
 }
 
 impl Exchange {
-    pub(super) fn new(incarnation: IncarnationId, ours: Positions) -> Self {
+    pub(super) fn new(ours: Positions) -> Self {
         let mut exchange = Self {
-            incarnation,
             ours: Positions::new(),
             peers: BTreeMap::new(),
             asks: BTreeMap::new(),
@@ -76,25 +74,11 @@ impl Exchange {
         }
     }
 
-    pub(super) fn announced(
-        &mut self,
-        node: NodeId,
-        mut positions: Positions,
-        agenda: &mut Agenda,
-    ) {
+    pub(super) fn announced(&mut self, node: NodeId, mut positions: Positions, now: Now) {
         positions.retain(|_, position| *position > 0);
-        let Some(peer) = self.peers.get_mut(&node) else {
-            return;
-        };
-        let own = |positions: &Positions| positions.get(&self.incarnation).copied().unwrap_or(0);
-        let (seen, before) = (own(&positions), own(&peer.positions.announced));
-        if seen > own(&self.ours) && seen > before {
-            agenda.push(Effect::SuspectIdentity {
-                peer: node,
-                evidence: Evidence::Holdings(seen),
-            });
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.positions.hear(positions, &self.ours, now);
         }
-        peer.positions.hear(positions, &self.ours, agenda.now);
     }
 
     pub(super) fn applied(&mut self, batch: &BatchEnd, now: Now, jitter: &mut Jitter) {
@@ -105,7 +89,9 @@ impl Exchange {
         }
         self.asks.remove(&batch.incarnation);
         if let Some(peer) = self.peers.get_mut(&batch.from) {
-            if batch.progressed {
+            let told = peer.positions.announced.get(&batch.incarnation);
+            let is_reached = told.is_none_or(|told| *told <= batch.position);
+            if batch.progressed || is_reached {
                 peer.failures = 0;
             } else {
                 peer.failed(now, jitter);
@@ -161,7 +147,8 @@ impl Exchange {
         }
     }
 
-    /// For each log that is not being asked for, whom to ask: its author, or who has most of it.
+    /// For each log that is not being asked for, whom to ask: its author, or who has most of it. Our own is among them:
+    /// who has more of it than we have said is asked for the proof.
     fn best(&self, agenda: &mut Agenda) -> BTreeMap<IncarnationId, NodeId> {
         let mut best: BTreeMap<IncarnationId, (Reverse<bool>, Reverse<u64>, NodeId)> =
             BTreeMap::new();
@@ -172,9 +159,7 @@ impl Exchange {
                 .iter()
                 .filter(|(incarnation, position)| {
                     let ours = self.ours.get(incarnation).copied().unwrap_or(0);
-                    **position > ours
-                        && **incarnation != self.incarnation
-                        && !self.asks.contains_key(incarnation)
+                    **position > ours && !self.asks.contains_key(incarnation)
                 });
             for (incarnation, position) in news {
                 if !agenda.due(peer.retry_at) {

@@ -485,12 +485,29 @@ fn who_has_seen_more_of_us_than_we_makes_us_doubt() {
     let effects = rig.tell(1, &[(ME, 9)]);
     assert!(effects.contains(&doubt(Evidence::Head(commit(9)))));
     assert_eq!(pulls(&effects), [], "nobody else moves our chain");
+}
+
+#[test]
+fn who_claims_more_of_our_holdings_is_asked_for_the_proof_and_then_left_alone() {
+    let mut rig = Rig::new(&[]);
+    rig.up(1);
     let message = Message::Holdings(BTreeMap::from([(author(ME), 3)]));
-    let effects = rig.on(Event::Received {
-        link: LinkId(1),
-        message,
-    });
-    assert!(effects.contains(&doubt(Evidence::Holdings(3))));
+    let (link, incarnation) = (LinkId(1), author(ME));
+    let ask = Effect::AskHoldings { link, incarnation };
+    assert!(rig.on(Event::Received { link, message }).contains(&ask));
+    let applied = |position| Event::BatchApplied {
+        link,
+        incarnation,
+        position,
+        progressed: false,
+    };
+    assert!(!rig.on(applied(0)).contains(&ask), "it has proved nothing");
+    assert!(
+        rig.pass(HOLDINGS_RETRY_MAX).contains(&ask),
+        "some time later"
+    );
+    rig.on(applied(3));
+    assert!(!rig.pass(HOLDINGS_RETRY_MAX).contains(&ask), "it is said");
 }
 
 #[test]

@@ -17,9 +17,9 @@ pub(crate) enum Freight {
         delugefs_core::ids::IncarnationId,
         delugefs_core::holdings::Wanted,
     ),
-    Batch(
-        delugefs_core::ids::IncarnationId,
-        delugefs_core::holdings::Batch,
+    Batches(
+        delugefs_core::ids::PublicKey,
+        Vec<delugefs_core::holdings::Batch>,
     ),
 }
 

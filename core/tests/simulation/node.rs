@@ -1,8 +1,10 @@
 //! One node: the sync machine, what it has on disk, and a clock of its own.
 
 use crate::random::Random;
-use crate::store::{Graph, Store, incarnation};
-use delugefs_core::holdings::{Holdings, Operation, Record};
+use crate::store::{Graph, Store, incarnation, key};
+use delugefs_core::holdings::{
+    Applied, Batch, Holdings, Log, Operation, Record, Signature, Signed, Statement,
+};
 use delugefs_core::ids::{CommitId, InfoHash, NodeId};
 use delugefs_core::sync::{Config, Event, Sync};
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,10 +154,29 @@ impl Node {
             Operation::Dropped
         };
         let content = InfoHash::new(content);
+        let log = self.holdings.log(incarnation(self.number));
+        let empty = Log::new(key(self.number));
         let record = Record { operation, content };
-        self.holdings
-            .push(incarnation(self.number), record)
-            .unwrap();
+        let said = log.unwrap_or(&empty).records(&[record]);
+        if let Some(statement) = said {
+            self.say(statement);
+        }
+        // far more often than a real node
+        if random.percent(10) {
+            let log = self.holdings.log(incarnation(self.number));
+            let checkpoint = log.unwrap_or(&empty).checkpoint();
+            self.say(checkpoint);
+        }
+    }
+
+    fn say(&mut self, statement: Statement) {
+        let signature = Signature([0; 64]);
+        let signed = Signed {
+            statement,
+            signature,
+        };
+        let applied = self.holdings.apply(key(self.number), Batch::Signed(signed));
+        assert!(matches!(applied, Ok(Applied::Moved(_))), "{applied:?}");
     }
 
     /// Begins the work that the machine asked for.

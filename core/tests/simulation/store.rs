@@ -1,6 +1,6 @@
 //! A model of the metadata repository: authored chains over a commit graph.
 
-use delugefs_core::ids::{CommitId, IncarnationId};
+use delugefs_core::ids::{CommitId, IncarnationId, PublicKey};
 use delugefs_core::sync::Authors;
 use std::collections::BTreeSet;
 
@@ -22,12 +22,21 @@ pub(crate) struct Graph {
     commits: Vec<Commit>,
 }
 
+/// The most nodes of a scenario.
+const AUTHORS_MAX: usize = 64;
+
+pub(crate) fn key(author: usize) -> PublicKey {
+    PublicKey::new([author as u8 + 1; 32])
+}
+
 pub(crate) fn incarnation(author: usize) -> IncarnationId {
-    IncarnationId::new([author as u8 + 1; 16])
+    key(author).incarnation()
 }
 
 fn author(incarnation: IncarnationId) -> usize {
-    usize::from(incarnation.as_bytes()[0]) - 1
+    let mut all = 0..AUTHORS_MAX;
+    all.find(|author| self::incarnation(*author) == incarnation)
+        .expect("a node of this scenario")
 }
 
 fn id(index: usize) -> CommitId {

@@ -4,7 +4,7 @@ use crate::network::{ConnectionId, Freight, Network, connection, link};
 use crate::node::{Node, Step, Work, address, node_id, number_at};
 use crate::random::Random;
 use crate::store::{Graph, incarnation};
-use delugefs_core::holdings::Applied;
+use delugefs_core::holdings::Log;
 use delugefs_core::sync::{
     Authors, DIAL_TIMEOUT, DialFailure, Direction, Effect, Event, LinkId, LinkUp, Message, Origin,
     Outcome, PullId,
@@ -231,6 +231,8 @@ impl World {
             }
             Effect::AskHoldings { link, incarnation } => {
                 self.counts.talk += 1;
+                let is_own = incarnation == crate::store::incarnation(number);
+                assert!(!is_own, "{number}: no root was copied here");
                 let wanted = self.nodes[number].holdings.wanted(incarnation);
                 self.post(link, Freight::Wanted(incarnation, wanted));
             }
@@ -242,12 +244,7 @@ impl World {
                 let (id, end) = connection(link);
                 self.hang_up(id, Some(end));
             }
-            Effect::SuspectIdentity { evidence, .. } => {
-                let in_graph = format!("{number}: {evidence:?}");
-                let is_holdings = in_graph.contains("Holdings");
-                assert!(!is_holdings, "no root was copied here, but {in_graph}");
-            }
-            Effect::Connected { .. } | Effect::Lost { .. } => {}
+            Effect::SuspectIdentity { .. } | Effect::Connected { .. } | Effect::Lost { .. } => {}
         }
     }
 
@@ -288,18 +285,23 @@ impl World {
                         link: link(id, end),
                     },
                 );
-                if let Some(batch) = self.nodes[to].holdings.batch(incarnation, &wanted) {
-                    self.post(link(id, end), Freight::Batch(incarnation, batch));
+                if let Some(log) = self.nodes[to].holdings.log(incarnation) {
+                    let answer = Freight::Batches(log.author(), log.answer(&wanted));
+                    self.post(link(id, end), answer);
                 }
             }
-            Some(Freight::Batch(log, batch)) => {
+            Some(Freight::Batches(author, batches)) => {
                 let holdings = &mut self.nodes[to].holdings;
-                let applied = holdings.apply(log, &batch).unwrap();
-                let progressed = !matches!(applied, Applied::Known | Applied::Gap);
+                let mut progressed = false;
+                for batch in batches {
+                    let applied = holdings.apply(author, batch).unwrap();
+                    progressed |= applied.is_progress();
+                }
+                let log = author.incarnation();
                 let event = Event::BatchApplied {
                     link: link(id, end),
                     incarnation: log,
-                    position: holdings.positions()[&log],
+                    position: holdings.log(log).map_or(0, Log::position),
                     progressed,
                 };
                 self.handle(to, event);

@@ -90,16 +90,12 @@ fn message() -> impl Strategy<Value = Message> {
         heads().prop_map(Message::Durable),
         proptest::collection::vec((incarnation(), any::<u64>()), 0..20)
             .prop_map(Message::HoldingsHave),
-        (
-            incarnation(),
-            any::<u64>(),
-            proptest::option::of(any::<[u8; 20]>())
-        )
-            .prop_map(|(incarnation, from, after)| Message::HoldingsWanted {
+        (incarnation(), any::<u64>(), any::<Option<(u64, u32)>>()).prop_map(
+            |(incarnation, from, page)| Message::HoldingsWanted {
                 incarnation,
-                from,
-                after: after.map(InfoHash::new),
-            }),
+                wanted: Wanted { from, page },
+            }
+        ),
         (incarnation(), bytes).prop_map(|(incarnation, bytes)| Message::Holdings {
             incarnation,
             bytes: bytes.into(),
@@ -178,7 +174,7 @@ fn golden_bytes() {
     };
     let expected = [&[0, 0, 0, 25, 17][..], &[3; 20], &[0, 0, 1, 2]].concat();
     assert_eq!(encode(&damaged).unwrap(), expected);
-    assert_eq!((PROTOCOL.major, PROTOCOL.minor), (1, 0));
+    assert_eq!((PROTOCOL.major, PROTOCOL.minor), (2, 0));
 }
 
 #[test]
