@@ -31,6 +31,21 @@ impl Publishing {
         lock(&self.0).clone()
     }
 
+    /// Does work on a thread that may block. A panic in it is a broken invariant: of what, it is to be said.
+    pub async fn guard<T: Send + 'static>(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => Some(done),
+            Err(panic) => {
+                self.stop(format!("{what}: {panic}"));
+                None
+            }
+        }
+    }
+
     /// Whether it goes on.
     pub fn goes_on(&self) -> bool {
         lock(&self.0).is_none()
@@ -57,5 +72,18 @@ mod tests {
         publishing.stop("two");
         assert!(!clone.goes_on());
         assert_eq!(publishing.stopped().as_deref(), Some("one"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_it_and_says_where() {
+        let publishing = Publishing::default();
+        assert_eq!(publishing.guard("a merge has broken", || 7).await, Some(7));
+        assert!(publishing.goes_on());
+        let broken = || panic!("two parents");
+        let merged: Option<()> = publishing.guard("a merge has broken", broken).await;
+        assert_eq!(merged, None);
+        let reason = publishing.stopped().unwrap_or_default();
+        assert!(reason.starts_with("a merge has broken: "), "{reason}");
+        assert!(reason.contains("two parents"), "{reason}");
     }
 }

@@ -38,6 +38,9 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// What it is called when it does not work.
 const COMMITTING: &str = "committing changes";
 
+/// What a panic in committing or merging is.
+const BROKEN: &str = "a broken invariant of the names";
+
 /// Commits that this node makes at most for one author whose chain forks, until it is started again: an author that
 /// forks on purpose does not make others write without end.
 const WITNESSES_MAX: u32 = 8;
@@ -48,19 +51,16 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
     tokio::spawn(async move {
         let worker = Arc::clone(&shared);
         let well = shared.publishing.goes_on()
-            && match tokio::task::spawn_blocking(move || run(&worker)).await {
-                Ok(Ok(())) => {
+            && match shared.publishing.guard(BROKEN, move || run(&worker)).await {
+                Some(Ok(())) => {
                     shared.troubles.over(COMMITTING);
                     true
                 }
-                Ok(Err(error)) => {
+                Some(Err(error)) => {
                     failed(&shared, &error);
                     false
                 }
-                Err(panic) => {
-                    shared.stop_publishing(format!("a broken invariant of the names: {panic}"));
-                    false
-                }
+                None => false,
             };
         shared.tell(Input::Ended(work, well)).await;
     });
@@ -322,12 +322,8 @@ async fn witness(shared: &Arc<Shared>, refused: Vec<Refused>) {
         };
         let worker = Arc::clone(shared);
         let run = move || witness_head(&worker, one.author, ours);
-        match tokio::task::spawn_blocking(run).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => failed(shared, &error),
-            Err(panic) => {
-                shared.stop_publishing(format!("a broken invariant of the names: {panic}"));
-            }
+        if let Some(Err(error)) = shared.publishing.guard(BROKEN, run).await {
+            failed(shared, &error);
         }
     }
 }

@@ -27,6 +27,10 @@ const TIDY_EVERY: Duration = Duration::from_secs(2);
 /// How often is asked whether enough names have come for their files to be counted.
 const PACK_EVERY: Duration = Duration::from_secs(2);
 
+/// What a panic is in making contents durable, and in letting them go.
+const STORE_BROKEN: &str = "the content store has broken";
+const REAPING_BROKEN: &str = "reaping contents has broken";
+
 /// What it is called when it does not work.
 const PACKING: &str = "packing the names";
 
@@ -55,19 +59,14 @@ pub(super) async fn sync_contents(shared: Arc<Shared>) {
             () = sleep(SYNC_EVERY) => {}
         }
         let (worker, sums) = (Arc::clone(&shared), Arc::clone(&copied));
-        let synced =
-            tokio::task::spawn_blocking(move || sync_and_declare(&worker, &mut lock(&sums)));
-        let declared = synced.await;
+        let sync = move || sync_and_declare(&worker, &mut lock(&sums));
+        let declared = shared.publishing.guard(STORE_BROKEN, sync).await;
         if let Some(sentence) = lock(&copied).due(Instant::now()) {
             tracing::info!("{sentence}");
         }
-        match declared {
-            Ok(true) => {
-                let positions = shared.replica.positions();
-                shared.tell(Input::Holdings(positions)).await;
-            }
-            Ok(false) => {}
-            Err(panic) => shared.stop_publishing(format!("the content store has broken: {panic}")),
+        if declared == Some(true) {
+            let positions = shared.replica.positions();
+            shared.tell(Input::Holdings(positions)).await;
         }
     }
 }
@@ -149,10 +148,8 @@ pub(super) async fn tidy(shared: Arc<Shared>) {
             _ = ticks.tick() => {}
         }
         let worker = Arc::clone(&shared);
-        let reaped = tokio::task::spawn_blocking(move || reap(&worker)).await;
-        if let Err(panic) = reaped {
-            shared.stop_publishing(format!("reaping contents has broken: {panic}"));
-        }
+        let reap = move || reap(&worker);
+        shared.publishing.guard(REAPING_BROKEN, reap).await;
         let space = shared.replica.space();
         if space.free.abs_diff(told) > space.total / SPACE_CHANGE_DIVISOR {
             told = space.free;

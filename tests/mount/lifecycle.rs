@@ -3,7 +3,8 @@
 use crate::support::{Lab, PATIENCE, can_mount, eventually};
 use delugefs::fuse::{MountError, PointError};
 use rustix::mount::UnmountFlags;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 fn table() -> String {
@@ -92,6 +93,42 @@ fn the_dead_mount_of_a_killed_node_is_replaced() {
     lab.mount.take().unwrap().unmount().unwrap();
     assert_eq!(fs::read(lab.path("file")).unwrap(), b"still there");
     again.unmount().unwrap();
+}
+
+/// See docs/adr/0008.
+#[test]
+fn a_node_that_has_stopped_publishing_refuses_changes_with_erofs_and_goes_on_reading() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let (kept, folder) = (lab.path("kept"), lab.path("folder"));
+    fs::write(&kept, "x").unwrap();
+    fs::create_dir(&folder).unwrap();
+    let open = fs::File::open(&kept).unwrap();
+    lab.publishing.stop("this test says so");
+    let refused = |what: &str, result: std::io::Result<()>| {
+        let error = result.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(30), "{what}: EROFS, not {error}");
+    };
+    refused("mkdir", fs::create_dir(lab.path("new")));
+    refused("create", fs::write(lab.path("new"), "y"));
+    refused("open to write", fs::write(&kept, "y"));
+    refused("unlink", fs::remove_file(&kept));
+    refused("rmdir", fs::remove_dir(&folder));
+    refused("rename", fs::rename(&kept, lab.path("new")));
+    refused("symlink", std::os::unix::fs::symlink("a", lab.path("new")));
+    refused(
+        "chmod",
+        fs::set_permissions(&kept, Permissions::from_mode(0o600)),
+    );
+    refused("utimens", open.set_modified(std::time::UNIX_EPOCH));
+    refused(
+        "fsync of a folder",
+        fs::File::open(&folder).unwrap().sync_all(),
+    );
+    assert_eq!(fs::read(&kept).unwrap(), b"x");
+    assert_eq!(fs::read_dir(lab.point.path()).unwrap().count(), 2);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use delugefs::filesystem::{
     Names, Ports, Sealed, Source, Space, ViewDiff,
 };
 use delugefs::fuse::{Mount, MountError, MountOptions, Owners};
+use delugefs::publishing::Publishing;
 use delugefs_core::entry::{
     Attributes, Content, ContentRef, Entry, File as FileEntry, Kind, Placed,
 };
@@ -257,6 +258,7 @@ pub(crate) struct Lab {
     pub(crate) mount: Option<Mount>,
     pub(crate) filesystem: Filesystem,
     pub(crate) contents: Arc<FakeContents>,
+    pub(crate) publishing: Publishing,
     names: Arc<FakeNames>,
     bell: Arc<Bell>,
     next_id: AtomicU64,
@@ -278,6 +280,7 @@ impl Lab {
             free: AtomicU64::new(1 << 40),
         });
         let bell = Arc::new(Bell::default());
+        let publishing = Publishing::default();
         let config = Config {
             root: root.path().into(),
             label: "here".into(),
@@ -290,7 +293,7 @@ impl Lab {
             contents: Arc::clone(&contents) as _,
             source: Arc::new(Clock::default()),
             events: Arc::clone(&bell) as _,
-            publishing: delugefs::publishing::Publishing::default(),
+            publishing: publishing.clone(),
         };
         let filesystem = Filesystem::start(config, ports).unwrap();
         spawn_sealer(filesystem.clone(), Arc::clone(&contents), Arc::clone(&bell));
@@ -298,6 +301,7 @@ impl Lab {
             mount: None,
             filesystem,
             contents,
+            publishing,
             names,
             bell,
             next_id: AtomicU64::new(1),
