@@ -3,6 +3,7 @@
 //! Everything here is pure: no clock, disk, socket, thread or async. Time, randomness and identity are
 //! arguments. The other crates act on what is decided here.
 
+pub mod budget;
 pub mod change;
 pub mod conflict;
 pub mod entry;

@@ -16,7 +16,7 @@ use delugefs_core::sync::{
     Sync,
 };
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 /// Inputs that wait for the loop. Beyond this, senders wait: writers slow down rather than events being lost.
@@ -41,8 +41,8 @@ pub(super) enum Input {
     Ended(Work, bool),
     /// A link is up, and this is who is there.
     Up(LinkUp, Member),
-    /// A message of a peer.
-    Message(LinkId, Wire),
+    /// A message of a peer, and its place among those that wait.
+    Message(LinkId, Wire, OwnedSemaphorePermit),
     /// Our own holdings have moved.
     Holdings(Positions),
 }
@@ -94,7 +94,7 @@ fn take(shared: &Arc<Shared>, input: Input) -> Option<Event> {
             gossip::introduce(shared, up.link, up.peer);
             Some(Event::LinkUp(up))
         }
-        Input::Message(link, message) => received(shared, link, message),
+        Input::Message(link, message, _place) => received(shared, link, message),
         Input::Holdings(positions) => Some(Event::HoldingsChanged(positions)),
     }
 }
@@ -183,7 +183,9 @@ fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
                 label(shared, peer)
             );
             shared.complaints.tell(peer, "damaged", &sentence);
-            shared.replica.scrub.suspect(content, Some(piece));
+            if lock(&shared.doubts).take(peer, shared.started.elapsed()) {
+                shared.replica.scrub.suspect(content, Some(piece));
+            }
         }
         Wire::Available(contents) => contents
             .iter()
@@ -202,12 +204,17 @@ fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
     }
 }
 
-/// Who asks for more than there is room for knows too little of the room.
-fn asked_to_hold(shared: &Shared, contents: Vec<InfoHash>) {
+/// Who asks for more than there is room for knows too little of the room. Contents without a name are nobody's to ask for;
+/// once they have one, they are looked at by themselves.
+fn asked_to_hold(shared: &Shared, mut contents: Vec<InfoHash>) {
     let free = shared.replica.space().free;
-    let known = |content| shared.replica.known(content);
-    let mut lengths = contents.iter().filter_map(known).map(|known| known.length);
-    if lengths.any(|length| length > free) {
+    let mut is_short = false;
+    contents.retain(|content| {
+        let known = shared.replica.known(content);
+        is_short |= known.is_some_and(|known| known.length > free);
+        known.is_some()
+    });
+    if is_short {
         super::upkeep::tell_room(shared);
     }
     shared.replica.asked_to_hold(contents);

@@ -4,12 +4,13 @@ use super::inbox::Input;
 use super::members::Member;
 use super::shared::Shared;
 use crate::link::connection::Pace;
+use crate::link::handshake::HANDSHAKE_WAIT_MAX;
 use crate::link::message::{Hello, PROTOCOL};
 use crate::link::{self, Connection, Established, LinkError, Message, Purpose, Receiver, Sender};
 use crate::net::{self, Accepted};
 use crate::root::Standing;
 use crate::sync_ext::lock;
-use delugefs_core::ids::NodeId;
+use delugefs_core::ids::{NodeId, VolumeId};
 use delugefs_core::sync::{DialFailure, Direction, Event, LinkId, LinkUp};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,9 +18,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
 /// Peers that break the protocol are told of at most so often: one that does it all the time must not fill the log.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a peer may take for its hello, whatever else it says.
+const HELLO_WAIT_MAX: Duration = HANDSHAKE_WAIT_MAX;
+
+/// Messages of one link that wait for the node's loop: beyond it the link is not read from. Each is up to 1 MiB.
+const INPUTS_MAX: usize = 4;
 
 /// A link that is up.
 #[derive(Clone)]
@@ -193,7 +202,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     } = Connection::start(established.stream, Pace::default());
     let told = sender.send(&Message::Hello(shared.hello())).await;
     told.map_err(|_| LinkError::Closed)?;
-    let hello = receive_hello(shared, &mut receiver).await?;
+    let hello = receive_hello(&mut receiver, HELLO_WAIT_MAX).await?;
+    check_hello(shared.volume().id, &hello)?;
     if (hello.node, hello.incarnation) != (proved.node, proved.incarnation) {
         return Err(LinkError::Protocol(
             "its hello names another node".to_owned(),
@@ -226,16 +236,26 @@ async fn listen<S: AsyncRead + AsyncWrite + Unpin>(
     link: LinkId,
     receiver: &mut Receiver<S>,
 ) {
-    loop {
-        match receiver.receive().await {
-            Ok(Some(message)) => shared.tell(Input::Message(link, message)).await,
-            Ok(None) => return,
-            Err(error) => {
-                broke(shared, link, &error);
-                return;
-            }
-        }
+    if let Err(error) = forward(&shared.inbox, link, receiver).await {
+        broke(shared, link, &error);
     }
+}
+
+/// Hands what a peer says to the node's loop, no faster than that takes it.
+async fn forward<S: AsyncRead + AsyncWrite + Unpin>(
+    inbox: &mpsc::Sender<Input>,
+    link: LinkId,
+    receiver: &mut Receiver<S>,
+) -> Result<(), LinkError> {
+    let places = Arc::new(Semaphore::new(INPUTS_MAX));
+    while let Some(message) = receiver.receive().await? {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            break;
+        };
+        // a loop that has ended wants to know nothing more
+        let _ = inbox.send(Input::Message(link, message, place)).await;
+    }
+    Ok(())
 }
 
 /// A peer that sends what none of ours does is told of; connections that break are told of when the node is lost.
@@ -250,29 +270,37 @@ fn broke(shared: &Shared, link: LinkId, error: &LinkError) {
 }
 
 async fn receive_hello<S: AsyncRead + AsyncWrite + Unpin>(
-    shared: &Shared,
     receiver: &mut Receiver<S>,
+    within: Duration,
 ) -> Result<Hello, LinkError> {
-    let hello = loop {
-        match receiver.receive().await? {
-            Some(Message::Hello(hello)) => break hello,
-            Some(Message::Ping(_) | Message::Pong(_)) => {}
-            Some(_) => {
-                return Err(LinkError::Protocol(
-                    "it does not begin with a hello".to_owned(),
-                ));
+    let hello = async {
+        loop {
+            match receiver.receive().await? {
+                Some(Message::Hello(hello)) => return Ok(hello),
+                Some(Message::Ping(_) | Message::Pong(_)) => {}
+                Some(_) => {
+                    return Err(LinkError::Protocol(
+                        "it does not begin with a hello".to_owned(),
+                    ));
+                }
+                None => return Err(LinkError::Closed),
             }
-            None => return Err(LinkError::Closed),
         }
     };
+    timeout(within, hello)
+        .await
+        .unwrap_or(Err(LinkError::TimedOut))
+}
+
+fn check_hello(volume: VolumeId, hello: &Hello) -> Result<(), LinkError> {
     if hello.protocol.major != PROTOCOL.major {
         let text = format!("messages {}.{}", hello.protocol.major, hello.protocol.minor);
         return Err(LinkError::Version(text));
     }
-    if hello.volume != shared.volume().id {
+    if hello.volume != volume {
         return Err(LinkError::WrongKey);
     }
-    Ok(hello)
+    Ok(())
 }
 
 fn member(hello: Hello, address: SocketAddr) -> Member {
@@ -287,3 +315,6 @@ fn member(hello: Hello, address: SocketAddr) -> Member {
         met: true,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ pub mod members;
 pub mod moving;
 mod names;
 mod pins;
+mod places;
 mod recovered;
 mod repair;
 mod scrub;

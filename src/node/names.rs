@@ -4,6 +4,7 @@
 use super::inbox::{Input, Work, label};
 use super::links::{self, Link};
 use super::moving::{self, Mover, NamesError};
+use super::places::Only;
 use super::shared::{Shared, unix_time, wall_clock};
 use super::story;
 use crate::cli::units::show_size;
@@ -351,22 +352,23 @@ fn witness_head(shared: &Shared, author: IncarnationId, head: CommitId) -> Resul
 ///
 /// Anyone can say so of names: only a commit that this incarnation has signed is believed, and so it is asked for.
 pub(super) fn suspect(shared: &Arc<Shared>, peer: NodeId, evidence: Evidence) {
+    let Evidence::Head(commit) = evidence;
     // the sync machine may know less than the disk
-    match evidence {
-        Evidence::Head(commit) => {
-            if shared.repository.is_known(commit).unwrap_or(false) {
-                return;
-            }
-            let shared = Arc::clone(shared);
-            tokio::spawn(async move {
-                if let Some(up) = shared.links.to(peer) {
-                    pull_over(&shared, &up, None).await;
-                    // what came with it is found by the sync machine
-                    shared.pending.notify_one();
-                }
-            });
-        }
+    if shared.repository.is_known(commit).unwrap_or(false) {
+        return;
     }
+    let Some(asking) = Only::take(&shared.asked_for_proof, peer) else {
+        return;
+    };
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let _asking = asking;
+        if let Some(up) = shared.links.to(peer) {
+            pull_over(&shared, &up, None).await;
+            // what came with it is found by the sync machine
+            shared.pending.notify_one();
+        }
+    });
 }
 
 /// This root was restored from an older copy, or is one.

@@ -1,25 +1,31 @@
 //! What comes in at the port: links, Git, BitTorrent, and the question which volume this is.
 
 use super::links;
+use super::places::Shares;
 use super::shared::Shared;
 use crate::link::{self, LinkError, Purpose, blocking};
 use crate::net::{Accepted, Incoming, Listener, Protocol, ask};
 use delugefs_metadata_repo::exchange::{self, ServeOptions};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 /// Git conversations served at once; more wait. Each takes a thread.
 const GIT_MAX: usize = 32;
 
+/// Git conversations served at once to one address; a host may have several nodes, and each has one.
+const GIT_PER_ADDRESS: usize = 12;
+
 /// How long a Git client may be silent.
 const GIT_SILENCE_MAX: Duration = Duration::from_mins(1);
 
+type Git = Shares<IpAddr>;
+
 /// Takes connections until the node stops.
 pub(super) async fn run(shared: Arc<Shared>, mut listener: Listener) {
-    let git = Arc::new(Semaphore::new(GIT_MAX));
+    let git = Arc::new(Shares::new(GIT_MAX, GIT_PER_ADDRESS));
     loop {
         let incoming = tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -34,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Listener) {
     }
 }
 
-async fn serve(shared: Arc<Shared>, git: Arc<Semaphore>, incoming: Incoming) {
+async fn serve(shared: Arc<Shared>, git: Arc<Git>, incoming: Incoming) {
     let Incoming {
         protocol,
         source,
@@ -44,13 +50,13 @@ async fn serve(shared: Arc<Shared>, git: Arc<Semaphore>, incoming: Incoming) {
         Protocol::Link => match link::accept(stream, &shared.credentials, &shared.pins).await {
             Ok(established) => match established.purpose {
                 Purpose::Control => links::accepted(&shared, established, source).await,
-                Purpose::Git => serve_git(&shared, &git, established.stream).await,
+                Purpose::Git => serve_git(&shared, &git, established.stream, source).await,
                 Purpose::Swarm => join_swarm(&shared, established.stream),
             },
             Err(LinkError::Duplicate { yields, .. }) => links::doubled(&shared, yields, source),
             Err(error) => tracing::debug!("no link with {source}: {error}"),
         },
-        Protocol::Git => serve_git(&shared, &git, stream).await,
+        Protocol::Git => serve_git(&shared, &git, stream, source).await,
         Protocol::BitTorrent => join_swarm(&shared, stream),
         Protocol::Question => answer(&shared, stream).await,
     }
@@ -64,10 +70,11 @@ fn join_swarm<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(shared: &Share
 
 async fn serve_git<S: AsyncRead + AsyncWrite + Send + 'static>(
     shared: &Arc<Shared>,
-    git: &Semaphore,
+    git: &Git,
     stream: S,
+    source: SocketAddr,
 ) {
-    let Ok(_place) = git.acquire().await else {
+    let Some(_place) = git.take(source.ip()).await else {
         return;
     };
     let (read, write) = blocking::split(stream, Handle::current(), GIT_SILENCE_MAX);

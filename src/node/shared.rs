@@ -4,6 +4,7 @@ use super::inbox::Input;
 use super::links::Links;
 use super::members::Members;
 use super::pins::PinFile;
+use super::places::OneEach;
 use super::story::{Complaints, Troubles};
 use crate::bytes::replica::Replica;
 use crate::cli::Options;
@@ -14,6 +15,7 @@ use crate::net::Gate;
 use crate::publishing::Publishing;
 use crate::root::{Layout, NodeFile, Standing, VolumeName};
 use crate::sync_ext::lock;
+use delugefs_core::budget::Budget;
 use delugefs_core::ids::{IncarnationId, InfoHash, NodeId};
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
@@ -64,6 +66,10 @@ pub(super) struct Shared {
     pub(super) publishing: Publishing,
     /// Commits made for each author whose chain was found to fork, since this process started.
     pub(super) witnessed: Mutex<BTreeMap<IncarnationId, u32>>,
+    /// Peers that are being asked for the proof that this node has written more than it knows.
+    pub(super) asked_for_proof: Arc<OneEach<NodeId>>,
+    /// How often each peer may have this disk checked.
+    pub(super) doubts: Mutex<Budget<NodeId>>,
     /// What peers do wrong.
     pub(super) complaints: Complaints,
     /// The highest position of its holdings log that anyone has proved this node to have signed.

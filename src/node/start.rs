@@ -21,6 +21,7 @@ use crate::link::{Credentials, Identity, Psk};
 use crate::net::{Gate, Limits, Listener};
 use crate::publishing::Publishing;
 use crate::root::{Layout, NodeFile, Renewal, RootError, RootLock, Standing, random};
+use delugefs_core::budget::Budget;
 use delugefs_core::limits::LABEL_BYTES_MAX;
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
@@ -38,6 +39,13 @@ use tokio_util::sync::CancellationToken;
 /// A content that nobody reads or fetches keeps its file and connections for so long: a tree of small files is
 /// copied at some hundred contents a second, and descriptors are few.
 const CONTENT_IDLE: Duration = Duration::from_secs(2);
+
+/// Complaints of damage by one peer that are looked into at once, each by reading one piece, and then one each
+/// [`DOUBT_EACH`]; what is beyond is left to the scrub.
+const DOUBTS_AT_ONCE: u32 = 64;
+
+/// See [`DOUBTS_AT_ONCE`].
+const DOUBT_EACH: Duration = Duration::from_secs(1);
 
 /// A node that is open, and what its loops will need.
 pub(super) struct Opened {
@@ -116,7 +124,9 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         troubles: Troubles::default(),
         publishing,
         witnessed: Mutex::default(),
-        complaints: Complaints::default(),
+        asked_for_proof: Arc::default(),
+        doubts: Mutex::new(Budget::new(DOUBTS_AT_ONCE, DOUBT_EACH)),
+        complaints: Complaints::new(Instant::now()),
         heard: watch::Sender::new(0),
         damaged_names: Mutex::default(),
         started: Instant::now(),

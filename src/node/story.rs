@@ -2,6 +2,7 @@
 
 use crate::cli::units::show_size;
 use crate::sync_ext::lock;
+use delugefs_core::budget::Budget;
 use delugefs_core::change::Changes;
 use delugefs_core::conflict::is_conflict_name;
 use delugefs_core::entry::{Content, Kind};
@@ -22,9 +23,6 @@ const SOURCES_MAX: usize = 3;
 
 /// A trouble that lasts is told again after this.
 const TROUBLE_EVERY: Duration = Duration::from_secs(60);
-
-/// Lines about peers in [`TROUBLE_EVERY`]: one each for as many kinds and peers as there may well be.
-const COMPLAINTS_MAX: usize = 256;
 
 /// Conflict copies named at once; a copied folder full of old ones is no news.
 const CONFLICTS_MAX: usize = 10;
@@ -104,27 +102,26 @@ impl Troubles {
 
 /// What peers do wrong or complain of: each kind told once for each peer and then rarely, since a hostile one must not
 /// fill the log.
-#[derive(Debug, Default)]
-pub(super) struct Complaints(Mutex<BTreeMap<(NodeId, &'static str), Instant>>);
+#[derive(Debug)]
+pub(super) struct Complaints {
+    started: Instant,
+    lines: Mutex<Budget<(NodeId, &'static str)>>,
+}
 
 impl Complaints {
+    /// Nothing told yet.
+    pub(super) fn new(started: Instant) -> Self {
+        let lines = Mutex::new(Budget::new(1, TROUBLE_EVERY));
+        Self { started, lines }
+    }
+
     /// A peer has done something of a kind.
     pub(super) fn tell(&self, peer: NodeId, kind: &'static str, sentence: &str) {
-        if self.is_due(peer, kind, Instant::now()) {
+        if lock(&self.lines).take((peer, kind), self.started.elapsed()) {
             tracing::warn!("{sentence}");
         } else {
             tracing::debug!("{sentence}");
         }
-    }
-
-    fn is_due(&self, peer: NodeId, kind: &'static str, now: Instant) -> bool {
-        let mut told = lock(&self.0);
-        told.retain(|_, at| now.duration_since(*at) < TROUBLE_EVERY);
-        if told.len() >= COMPLAINTS_MAX || told.contains_key(&(peer, kind)) {
-            return false;
-        }
-        told.insert((peer, kind), now);
-        true
     }
 }
 
