@@ -5,7 +5,8 @@ use super::connection::Resources;
 use super::content::{Command, Content, Loaded, Origin, shake_incoming};
 use super::layout::Layout;
 use super::limits::{
-    ASSEMBLY_BYTES_ALL, ASSEMBLY_BYTES_MAX, DISK_OPERATIONS_MAX, INCOMING_MAX, UNAVAILABLE_MAX,
+    ASSEMBLY_BYTES_ALL, ASSEMBLY_BYTES_MAX, BAN_TOLD_AGAIN, CONTENTS_AT_EASE, DISK_OPERATIONS_MAX,
+    IDLE_CROWDED, INCOMING_MAX, UNAVAILABLE_MAX,
 };
 use super::ports::{Connector, PeerSource, Storage, StoredContent, Stream};
 use super::rate::RateLimit;
@@ -15,13 +16,14 @@ use super::uploads::on_disk;
 use super::wire::PeerId;
 use crate::metainfo::Info;
 use bytes::{Bytes, BytesMut};
+use delugefs_core::budget::Budget;
 use delugefs_core::ids::InfoHash;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 /// What all contents share.
@@ -39,6 +41,9 @@ pub(crate) struct Engine {
     contents: Mutex<BTreeMap<InfoHash, Handle>>,
     incoming: Arc<Semaphore>,
     fresh: AtomicU64,
+    started: Instant,
+    /// Lines about peers that were banned.
+    bans_told: Mutex<Budget<PeerId>>,
 }
 
 /// An active content, from outside its task.
@@ -111,6 +116,30 @@ impl Engine {
             contents: Mutex::default(),
             incoming: Arc::new(Semaphore::new(INCOMING_MAX)),
             fresh: AtomicU64::new(0),
+            started: Instant::now(),
+            bans_told: Mutex::new(Budget::new(1, BAN_TOLD_AGAIN)),
+        }
+    }
+
+    /// Whether the owner has not been told of this peer's ban lately: it may lie about each of its contents.
+    pub(crate) fn is_news(&self, peer: PeerId) -> bool {
+        let mut told = self
+            .bans_told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        told.take(peer, self.started.elapsed())
+    }
+
+    /// Whether there are so many active contents that those without work are let go at once.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.contents().len() > CONTENTS_AT_EASE
+    }
+
+    /// How long a content without work stays active: each has an open file, and often a connection.
+    pub(crate) fn idle(&self) -> Duration {
+        match self.is_crowded() {
+            true => IDLE_CROWDED.min(self.config.idle),
+            false => self.config.idle,
         }
     }
 

@@ -47,6 +47,15 @@ pub(crate) const PEERS_MAX: usize = 64;
 /// Connections of all contents that came to us: beyond, newcomers are closed.
 pub(crate) const INCOMING_MAX: usize = 1024;
 
+/// Active contents beyond which those without work are let go at once: each holds a file, and often a connection.
+pub(crate) const CONTENTS_AT_EASE: usize = 256;
+
+/// How long a content without work stays active then: whoever has just come has the time to say what it wants.
+pub(crate) const IDLE_CROWDED: Duration = Duration::from_millis(200);
+
+/// The owner is told again of a banned peer after this.
+pub(crate) const BAN_TOLD_AGAIN: Duration = Duration::from_hours(1);
+
 /// Peers that may ask us for blocks of one content at a time.
 pub(crate) const UNCHOKED_MAX: usize = 8;
 

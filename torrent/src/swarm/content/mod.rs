@@ -94,7 +94,8 @@ impl Content {
     /// Runs until nobody has wanted anything for a while.
     pub(crate) async fn run(mut self, mut inbox: Inbox) {
         loop {
-            let pause = if self.busy() { TICK } else { TICK_IDLE };
+            let is_quick = self.busy() || self.engine.is_crowded();
+            let pause = if is_quick { TICK } else { TICK_IDLE };
             let tick = tokio::time::Instant::from_std(self.last_tick + pause);
             tokio::select! {
                 Some(command) = inbox.commands.recv() => self.command(command),
@@ -134,7 +135,7 @@ impl Content {
     }
 
     fn idle(&self) -> bool {
-        let quiet = self.last_use.elapsed() >= self.engine.config.idle;
+        let quiet = self.last_use.elapsed() >= self.engine.idle();
         let nothing_waits = self.needs.is_empty() && self.assembly.is_empty();
         quiet && !self.busy() && nothing_waits && !self.may_be_asked()
     }
@@ -408,7 +409,12 @@ impl Content {
         let address = peer
             .address
             .map_or("incoming".to_owned(), |address| address.to_string());
-        tracing::warn!(content = %self.info_hash, peer = ?peer.id, address, "peer banned: {why}");
+        let content = self.info_hash;
+        if self.engine.is_news(peer.id) {
+            tracing::warn!(%content, peer = ?peer.id, address, "peer banned: {why}");
+        } else {
+            tracing::debug!(%content, peer = ?peer.id, address, "peer banned: {why}");
+        }
         if self.banned.len() < PEERS_MAX * 4 {
             self.banned.insert(peer.id);
         }

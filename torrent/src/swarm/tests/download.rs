@@ -1,7 +1,9 @@
 //! Bytes that should arrive do.
 
 use super::support::{Node, bytes, config};
-use crate::swarm::{ReadError, Swarm};
+use crate::swarm::limits::CONTENTS_AT_EASE;
+use crate::swarm::{ReadError, Swarm, SwarmConfig, TcpConnector};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -203,4 +205,29 @@ pub(super) async fn until(swarm: &Swarm, condition: impl Fn(&Swarm) -> bool) {
         }
     };
     timeout(SOON, waiting).await.expect("it came true");
+}
+
+/// Without the limit all of them would stay open for an hour, with a connection each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_contents_do_not_keep_many_files_open() {
+    let patient = |name| SwarmConfig {
+        idle: Duration::from_secs(3600),
+        ..config(name)
+    };
+    let seed = Node::with(patient(1), Arc::new(TcpConnector)).await;
+    let leech = Node::with(patient(2), Arc::new(TcpConnector)).await;
+    leech.knows(&[&seed]);
+    for group in 0..10 {
+        let infos: Vec<_> = (0..60)
+            .map(|number| seed.seed(&bytes(20_000, 1 + group * 100 + number)))
+            .collect();
+        let mut fetches: Vec<_> = infos.iter().map(|info| leech.swarm.fetch(info)).collect();
+        for fetch in &mut fetches {
+            timeout(SOON, fetch.done()).await.unwrap().unwrap();
+        }
+    }
+    for node in [&leech, &seed] {
+        let few = |swarm: &Swarm| swarm.status().contents.len() <= CONTENTS_AT_EASE;
+        until(&node.swarm, few).await;
+    }
 }

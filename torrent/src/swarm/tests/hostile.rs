@@ -506,3 +506,45 @@ async fn a_holder_that_comes_back_is_found_without_being_told_of() {
     });
     assert_eq!(timeout(SOON, read).await.unwrap().unwrap().unwrap(), data);
 }
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// On one thread, whose log it reads.
+#[tokio::test]
+async fn the_owner_is_told_once_of_a_peer_that_lies_about_many_contents() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (liar, leech) = (Node::start(1).await, Node::start(2).await);
+    let infos = [11, 12, 13].map(|seed| {
+        let info = liar.seed(&bytes(200_000, seed));
+        liar.lie(&info);
+        info
+    });
+    leech.knows(&[&liar]);
+    let _fetches = infos.each_ref().map(|info| leech.swarm.fetch(info));
+    until(&leech.swarm, |swarm| {
+        let contents = swarm.status().contents;
+        let accused = leech.source.accused.lock().unwrap().len();
+        accused >= infos.len() && contents.iter().all(|content| content.peers == 0)
+    })
+    .await;
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("peer banned").count(), 1, "{log}");
+}
