@@ -2,6 +2,7 @@
 
 use crate::support::{Lab, PATIENCE, can_mount, eventually};
 use delugefs::fuse::{MountError, PointError};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use rustix::mount::UnmountFlags;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -129,6 +130,28 @@ fn a_node_that_has_stopped_publishing_refuses_changes_with_erofs_and_goes_on_rea
     );
     assert_eq!(fs::read(&kept).unwrap(), b"x");
     assert_eq!(fs::read_dir(lab.point.path()).unwrap().count(), 2);
+}
+
+/// More often than there are threads that serve it.
+#[test]
+fn the_lowest_and_highest_times_there_are_end_no_mount() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let file = lab.path("file");
+    fs::write(&file, "x").unwrap();
+    for tv_sec in [i64::MIN, i64::MAX].repeat(10) {
+        let time = Timespec { tv_sec, tv_nsec: 0 };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        // what no clock can show may be refused
+        let _ = utimensat(CWD, &file, &times, AtFlags::empty());
+        assert_eq!(fs::read(&file).unwrap(), b"x");
+    }
+    fs::write(lab.path("later"), "x").unwrap();
 }
 
 #[test]
