@@ -103,6 +103,23 @@ mod tests {
     }
 
     #[test]
+    fn beyond_the_limit_newcomers_are_not_pinned_and_known_nodes_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = "07".repeat(32);
+        let lines = (0..PINS_MAX).map(|number| format!("{number:032x} {key}\n"));
+        let full: String = std::iter::once(HEADER.to_owned()).chain(lines).collect();
+        let path = folder.path().join("pins");
+        std::fs::write(&path, &full).unwrap();
+        let pins = PinFile::open(folder.path()).unwrap();
+        for other in [[8; 32], [9; 32]] {
+            assert!(pins.check(NodeId::new([1; 16]), &other).is_ok());
+            assert!(pins.check(NodeId::new([0; 16]), &other).is_err());
+        }
+        assert!(pins.check(NodeId::new([0; 16]), &[7; 32]).is_ok());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), full);
+    }
+
+    #[test]
     fn what_is_no_file_of_pins_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pins");
