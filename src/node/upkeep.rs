@@ -218,6 +218,9 @@ fn maintain_names(shared: &Shared) {
     match shared.repository.maintain(&upkeep) {
         Ok(()) => shared.troubles.over(PACKING),
         Err(RepositoryError::Stopped) => {}
+        Err(error @ RepositoryError::NotDurable(_)) => {
+            shared.stop_publishing(story::with_causes(&error));
+        }
         Err(error) => {
             let why = story::with_causes(&error);
             let sentence = format!("the names take more room than they need: {why}");

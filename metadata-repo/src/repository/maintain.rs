@@ -87,7 +87,8 @@ impl Repository {
     }
 
     /// Puts loose objects and small packs together where there are many, and lets go of what nothing has reached
-    /// for long. May take minutes, and is in nobody's way; a second call at the same time does nothing.
+    /// for long. May take minutes, and is in nobody's way; a second call at the same time does nothing. After
+    /// [`RepositoryError::NotDurable`] nothing was removed, and nothing more is committed.
     pub fn maintain(&self, upkeep: &Upkeep<'_>) -> Result<()> {
         let Ok(_alone) = self.inner.maintaining.try_lock() else {
             return Ok(());
@@ -125,7 +126,13 @@ impl Repository {
             true => Some(join.marker(&all)?),
             false => None,
         };
-        join.run(marker)
+        match join.run(marker) {
+            Err(error @ RepositoryError::NotDurable(_)) => {
+                let mut state = self.state();
+                state.unsynced.believe(&self.inner.path, Err(error))
+            }
+            done => done,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::files::sync_file;
 use super::index::{self, Entry};
-use crate::error::{Result, git, io};
+use crate::error::{RepositoryError, Result, git, io};
 use gix::ObjectId;
 use gix::objs::Kind;
 use gix::zlib::stream::deflate::{Compress, FlushCompress};
@@ -145,12 +145,17 @@ impl PackWriter {
         for (file, name) in files {
             let readable = std::fs::Permissions::from_mode(0o444);
             file.as_file().set_permissions(readable).map_err(doing())?;
-            file.as_file().sync_all().map_err(doing())?;
+            sync(file.path())?;
             file.persist(&name).map_err(|error| doing()(error.error))?;
         }
-        sync_file(&self.directory)?;
+        sync(&self.directory)?;
         Ok(name)
     }
+}
+
+/// No sync after one that failed says anything of what was written before.
+fn sync(path: &Path) -> Result<()> {
+    sync_file(path).map_err(|error| RepositoryError::NotDurable(error.to_string()))
 }
 
 fn temporary(directory: &Path) -> Result<NamedTempFile> {

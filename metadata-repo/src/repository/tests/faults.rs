@@ -1,7 +1,8 @@
 //! Syncs that fail: no later sync is believed, nothing more is committed, and the next start reads what there is.
 
 use super::support::*;
-use crate::{Repository, RepositoryError};
+use super::upkeep::upkeep;
+use crate::{Repository, RepositoryError, Upkeep};
 use delugefs_core::ids::EntryId;
 use std::cell::Cell;
 use std::io;
@@ -70,6 +71,34 @@ fn after_a_sync_that_failed_nothing_more_is_committed() {
         assert!(node.model.get(id(3)).is_some());
     }
     panic!("never more than a few syncs");
+}
+
+#[test]
+fn after_a_sync_of_a_new_pack_that_failed_nothing_is_removed_and_nothing_more_committed() {
+    let scratch = tempfile::tempdir().unwrap();
+    // the pack, its index, and their names
+    for good in 0..3 {
+        let path = scratch.path().join(good.to_string());
+        let mut node = Node::create(&path, 1);
+        node.durable = true;
+        node.put([file(1)]);
+        let upkeep = Upkeep {
+            thorough: true,
+            ..upkeep()
+        };
+        GOOD_SYNCS.set(Some(good));
+        let maintained = node.repository.maintain(&upkeep);
+        assert_eq!(GOOD_SYNCS.replace(None), None, "a sync has failed");
+        let is_told = |done| matches!(done, Err(RepositoryError::NotDurable(_)));
+        assert!(is_told(maintained));
+        let changes = [change(&node.model, id(2), Some(file(2)))];
+        assert!(is_told(
+            node.try_author(&changes.into_iter().collect()).map(drop)
+        ));
+        let tip = node.repository.authors().unwrap()[&incarnation(1)].to_string();
+        let object = path.join("objects").join(&tip[..2]).join(&tip[2..]);
+        assert!(object.exists(), "what the pack has is where it was, too");
+    }
 }
 
 #[test]
