@@ -215,3 +215,53 @@ fn peers_are_told_of_peers_and_dial_them() {
     });
     assert_eq!(closed(&effects), [(1, Reason::Oversized)]);
 }
+
+#[test]
+fn more_links_than_there_may_be_are_refused_and_known_ones_stay() {
+    let mut rig = Rig::new(&[]);
+    let peers: Vec<u8> = (ME + 1..).take(LINKS_MAX).collect();
+    for peer in &peers {
+        assert_eq!(closed(&rig.up(*peer)), []);
+    }
+    let last = u64::from(u8::MAX);
+    let refused = [(last, Reason::LinksTooMany)];
+    assert_eq!(closed(&rig.up(u8::MAX)), refused);
+    assert_eq!(rig.sync.connected().count(), LINKS_MAX);
+    // the owner's word does not help either while there is no place
+    rig.on(Event::Found {
+        node: None,
+        addresses: vec![address(1)],
+        origin: Origin::Owner,
+    });
+    assert_eq!(dials(&rig.pass(DIAL_RETRY_MAX)), []);
+    rig.on(Event::LinkDown {
+        link: LinkId(u64::from(peers[0])),
+    });
+    assert_eq!(closed(&rig.up(u8::MAX)), []);
+}
+
+#[test]
+fn invented_addresses_are_forgotten_for_one_that_discovery_has_found() {
+    let mut rig = Rig::new(&[]);
+    let found = |port, origin| Event::Found {
+        node: None,
+        addresses: vec![address(port)],
+        origin,
+    };
+    let mut dialled = Vec::new();
+    for port in 1..=2 * ADDRESSES_MAX as u16 {
+        dialled.extend(dials(&rig.on(found(port, Origin::Told))));
+    }
+    assert_eq!(dialled.len(), DIALS_MAX, "so many at once");
+    rig.on(found(u16::MAX, Origin::Discovered));
+    let mut failures = 0;
+    while !dialled.contains(&address(u16::MAX)) {
+        let Some(address) = dialled.pop() else {
+            panic!("it is not dialled after {failures} others")
+        };
+        failures += 1;
+        assert!(failures <= ADDRESSES_MAX, "more were remembered");
+        let failure = DialFailure::Stranger;
+        dialled.extend(dials(&rig.on(Event::DialFailed { address, failure })));
+    }
+}
