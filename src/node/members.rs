@@ -112,6 +112,7 @@ impl Members {
 
     /// A node has introduced itself. Where there are too many, one that was only told of makes room.
     pub fn met(&mut self, node: NodeId, member: Member) {
+        let member = member.plain();
         if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&node) {
             let told = self.members.iter().find(|(_, member)| !member.met);
             if let Some(told) = told.map(|(node, _)| *node) {
@@ -124,6 +125,7 @@ impl Members {
     /// Another node has told of this one. It is believed where it was connected later than this node was, so never
     /// about who is connected here. Answers whether that is worth telling others.
     pub fn told(&mut self, node: NodeId, member: Member) -> bool {
+        let member = member.plain();
         match self.members.get_mut(&node) {
             Some(known) if known.address.is_some() || known.seen >= member.seen => false,
             Some(known) => {
@@ -196,6 +198,14 @@ impl Members {
 }
 
 impl Member {
+    /// Without what would write lines of its own into a log, or play with a terminal.
+    fn plain(mut self) -> Self {
+        for text in [&mut self.label, &mut self.site] {
+            *text = text.replace(char::is_control, "-");
+        }
+        self
+    }
+
     /// For how long nobody has had a link to it, as far as this node has heard.
     pub fn away(&self, now: u64) -> Duration {
         match self.address {
@@ -374,6 +384,19 @@ mod tests {
         members.met(NODE, connected());
         assert!(!members.told(NODE, renamed(9000)), "it is connected here");
         assert_eq!(members.get(NODE).unwrap(), &connected());
+    }
+
+    #[test]
+    fn labels_write_no_lines_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut members = Members::open(folder.path()).unwrap();
+        let odd = Member {
+            label: "disk\n ERROR\u{1b}[2J".to_owned(),
+            ..member(100)
+        };
+        assert!(members.told(NODE, odd.clone()));
+        assert!(!members.told(NODE, Member { seen: 200, ..odd }), "the same");
+        assert_eq!(members.get(NODE).unwrap().label, "disk- ERROR-[2J");
     }
 
     #[test]
