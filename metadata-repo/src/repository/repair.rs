@@ -8,25 +8,25 @@ use std::path::Path;
 /// What was found that a power cut leaves, not a mere crash.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Damage {
-    /// Something was empty.
+    /// Something was empty, or a reference was none.
     pub(super) any: bool,
     /// Authors whose reference was.
     pub(super) authors: Vec<IncarnationId>,
 }
 
-/// Removes lock files, temporary files, packs without an index, and empty objects and references; an empty loose
-/// object would block its content for ever.
+/// Removes lock files, temporary files, packs without an index, empty objects, and torn references; an empty loose
+/// object would block its content for ever, a torn reference the repository.
 pub(super) fn clean(path: &Path) -> Result<Damage> {
     let mut damage = Damage::default();
     each(path, &mut |entry| remove_if(entry, is_lock(entry)))?;
     for below in ["refs", "refs/heads", "refs/authors", "refs/delugefs"] {
         each(&path.join(below), &mut |entry| {
-            let empty = is_empty_file(entry)?;
-            damage.any |= empty;
-            if let Some(author) = author_of(entry).filter(|_| empty) {
+            let torn = is_torn_reference(entry)?;
+            damage.any |= torn;
+            if let Some(author) = author_of(entry).filter(|_| torn) {
                 damage.authors.push(author);
             }
-            remove_if(entry, empty || is_lock(entry))
+            remove_if(entry, torn || is_lock(entry))
         })?;
     }
     let objects = path.join("objects");
@@ -93,6 +93,19 @@ fn is_empty_file(entry: &DirEntry) -> Result<bool> {
         .metadata()
         .map_err(io(format!("stat {}", entry.path().display())))?;
     Ok(facts.is_file() && facts.len() == 0)
+}
+
+/// A reference without an object's name in it: a power cut leaves it empty, or as long as it was and with zeros.
+fn is_torn_reference(entry: &DirEntry) -> Result<bool> {
+    let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+    if !is_file || is_lock(entry) {
+        return Ok(false);
+    }
+    let path = entry.path();
+    let bytes = fs::read(&path).map_err(io(format!("read {}", path.display())))?;
+    let is_whole =
+        bytes.starts_with(b"ref: ") || gix::ObjectId::from_hex(bytes.trim_ascii_end()).is_ok();
+    Ok(!is_whole)
 }
 
 fn remove_if(entry: &DirEntry, condition: bool) -> Result<()> {

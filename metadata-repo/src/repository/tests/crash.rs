@@ -128,6 +128,12 @@ fn after_a_power_cut_torn_objects_go() {
     last_whole_commit_counts(|whole| whole[..whole.len() / 2].to_vec());
 }
 
+/// Or its length alone.
+#[test]
+fn after_a_power_cut_zeros_go() {
+    last_whole_commit_counts(|whole| vec![0; whole.len()]);
+}
+
 fn last_whole_commit_counts(leave: impl Fn(&[u8]) -> Vec<u8>) {
     let case = case();
     let writes = writes(&case);
@@ -138,8 +144,8 @@ fn last_whole_commit_counts(leave: impl Fn(&[u8]) -> Vec<u8>) {
         fs::remove_file(path.join(broken)).unwrap();
         let is_reference = broken.starts_with("refs");
         let left = match is_reference {
-            // of one block: all or nothing
-            true => Vec::new(),
+            // of one block: all or nothing, but it may have its length
+            true => vec![0; leave(&whole).len()],
             false => leave(&whole),
         };
         fs::write(path.join(broken), left).unwrap();
