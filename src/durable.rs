@@ -1,4 +1,4 @@
-//! Small files that are replaced whole.
+//! Small files that are replaced whole, and names.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,4 +12,10 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_data()?;
     std::fs::rename(&new, path)
+}
+
+/// Makes the name of a file survive a power cut, as it is now. Blocks for a sync.
+pub(crate) fn sync_name(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }

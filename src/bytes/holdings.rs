@@ -306,7 +306,8 @@ impl HoldingsFiles {
         };
         let text = codec::file(log);
         self.files.remove(&incarnation);
-        durable::replace(&path, &text).map_err(|source| HoldingsFileError::Io { path, source })
+        let replaced = durable::replace(&path, &text).and_then(|()| durable::sync_name(&path));
+        replaced.map_err(|source| HoldingsFileError::Io { path, source })
     }
 
     fn open_file(
@@ -358,12 +359,15 @@ fn end(batch: &Batch) -> Option<u64> {
     }
 }
 
+/// A new log's name is durable before anything is said in it: a power cut that took it would let this disk say other
+/// things under numbers that others have heard.
 fn open_for_append(path: &Path, author: PublicKey) -> io::Result<OpenFile> {
     let mut file = File::options().create(true).append(true).open(path)?;
     let mut bytes = file.metadata()?.len();
     if bytes == 0 {
         let header = codec::file_header(author);
         file.write_all(&header)?;
+        durable::sync_name(path)?;
         bytes = header.len() as u64;
     }
     Ok(OpenFile { file, bytes })

@@ -14,7 +14,6 @@ use delugefs_core::ids::InfoHash;
 use delugefs_torrent::metainfo::Info;
 use delugefs_torrent::store::{StoreError, Synced};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -55,8 +54,7 @@ impl BootFile {
     fn store(&self) -> io::Result<()> {
         let Some(now) = self.now else { return Ok(()) };
         durable::replace(&self.path, &line(now))?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
+        durable::sync_name(&self.path)
     }
 }
 
@@ -232,6 +230,7 @@ mod tests {
     use delugefs_core::settings::Settings;
     use delugefs_metadata_repo::Repository;
     use delugefs_torrent::store::{ContentStore, Disk, State};
+    use std::fs::File;
     use std::sync::Arc;
 
     const BEFORE: Boot = Some([1; 16]);
