@@ -72,6 +72,22 @@ pub(crate) fn is_ancestor(session: &Session<'_>, ancestor: ObjectId, of: ObjectI
     Ok(false)
 }
 
+/// Whether a commit is here, and where history is cut, whether it lies above that.
+pub(crate) fn leads_to_cut(session: &Session<'_>, tip: ObjectId) -> Result<bool> {
+    if session.cut()?.is_empty() {
+        return session.commit(tip).map(|_| true);
+    }
+    let mut seen = BTreeSet::from([tip]);
+    let mut queue = BinaryHeap::from([(session.commit(tip)?.time, tip)]);
+    while let Some((_, id)) = queue.pop() {
+        if session.commit(id)?.parents.is_empty() && session.is_beside_cut(id)? {
+            return Ok(false);
+        }
+        push_parents(session, id, &mut seen, &mut queue)?;
+    }
+    Ok(true)
+}
+
 const LEFT: u8 = 1;
 const RIGHT: u8 = 2;
 const BOTH: u8 = LEFT | RIGHT;

@@ -9,6 +9,7 @@ mod bencode;
 mod cache;
 pub mod codec;
 mod commit;
+mod cut;
 mod diff;
 mod directory;
 mod error;

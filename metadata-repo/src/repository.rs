@@ -22,6 +22,9 @@ pub use author::{Authored, Authoring};
 pub use maintain::Upkeep;
 pub use read::Listed;
 
+pub(crate) use files::sync_file;
+
+use crate::cut;
 use crate::error::{RepositoryError, Result, git};
 use crate::exchange::Refusals;
 use crate::session::{Decoders, Session};
@@ -29,7 +32,7 @@ use crate::view::{Views, new_views};
 use delugefs_core::ids::{CommitId, IncarnationId, TreeId};
 use delugefs_core::settings::Settings;
 use gix::ObjectId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -204,6 +207,15 @@ impl Repository {
     /// Makes everything written so far survive a power cut.
     pub(crate) fn sync(&self) -> Result<()> {
         self.state().unsynced.sync(&self.inner.path)
+    }
+
+    /// Cuts history at these commits, durably, unless somebody here goes on from before. They have to be durable.
+    pub(crate) fn begin_at(&self, commits: &HashSet<ObjectId>) -> Result<()> {
+        let _state = self.state();
+        if files::authors(&self.git_handle())?.is_empty() {
+            return cut::write(&self.inner.path, commits);
+        }
+        Err(RepositoryError::Exists("history before the cut".to_owned()))
     }
 
     /// A commit's signature has been verified.

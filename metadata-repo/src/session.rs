@@ -6,14 +6,15 @@
 use crate::cache::Cache;
 use crate::codec::{self, Decoded};
 use crate::commit::{self, CommitFacts};
+use crate::cut;
 use crate::error::{RepositoryError, Result, git, malformed};
 use crate::node::Node;
 use delugefs_core::entry::{Content, Entry, Kind};
 use delugefs_core::name::Name;
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Names in cached trees, of each of two generations: about 80 bytes each.
@@ -42,6 +43,7 @@ pub(crate) struct Meta {
 pub(crate) struct Decoders {
     nodes: Mutex<Cache<ObjectId, Arc<Node>>>,
     metas: Mutex<Cache<ObjectId, Arc<Meta>>>,
+    /// With their parents, also where history is cut.
     commits: Mutex<Cache<ObjectId, Arc<CommitFacts>>>,
     /// Commits whose authors have been found to have signed them.
     signed: Mutex<Cache<ObjectId, ()>>,
@@ -80,6 +82,8 @@ pub(crate) struct Session<'r> {
     decoders: &'r Decoders,
     git: gix::Repository,
     batch: RefCell<Batch>,
+    /// Where history was cut when that was first asked for.
+    cut: OnceCell<HashSet<ObjectId>>,
 }
 
 impl<'r> Session<'r> {
@@ -88,6 +92,7 @@ impl<'r> Session<'r> {
             decoders,
             git,
             batch: RefCell::default(),
+            cut: OnceCell::new(),
         }
     }
 
@@ -159,7 +164,33 @@ impl<'r> Session<'r> {
         Ok(meta)
     }
 
+    /// A commit; where history is cut, as one without parents.
     pub(crate) fn commit(&self, id: ObjectId) -> Result<Arc<CommitFacts>> {
+        let facts = self.stored_commit(id)?;
+        if !self.cut()?.contains(&id) {
+            return Ok(facts);
+        }
+        let mut facts = CommitFacts::clone(&facts);
+        facts.parents.clear();
+        Ok(Arc::new(facts))
+    }
+
+    /// Where history is cut.
+    pub(crate) fn cut(&self) -> Result<&HashSet<ObjectId>> {
+        if let Some(cut) = self.cut.get() {
+            return Ok(cut);
+        }
+        let cut = cut::read(&self.git)?;
+        Ok(self.cut.get_or_init(|| cut))
+    }
+
+    /// Whether history is cut, and what begins with this commit is not what is left of it.
+    pub(crate) fn is_beside_cut(&self, root: ObjectId) -> Result<bool> {
+        let cut = self.cut()?;
+        Ok(!cut.is_empty() && !cut.contains(&root))
+    }
+
+    fn stored_commit(&self, id: ObjectId) -> Result<Arc<CommitFacts>> {
         if let Some(facts) = lock(&self.decoders.commits).get(&id, |_| 1) {
             return Ok(facts);
         }

@@ -303,6 +303,11 @@ fn show(progress: PullProgress) -> String {
 }
 
 fn tell_refused(shared: &Shared, from: &str, refused: &Refused) {
+    if refused.why == Refusal::BesideCut {
+        // mostly one whose author has not written since: a peer that has not cut yet still has it
+        tracing::debug!("{from}: {refused}");
+        return;
+    }
     let author = lock(&shared.members)
         .iter()
         .find(|(_, member)| member.incarnation == refused.author)

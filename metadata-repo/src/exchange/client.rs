@@ -103,6 +103,9 @@ pub struct Pulled {
 /// Most lines of a capability advertisement: git sends about ten.
 const CAPABILITIES_MAX: usize = 100;
 
+/// Most commits at which a peer's history may be cut: nodes cut at one.
+const CUTS_MAX: usize = 64;
+
 /// Most bytes of a line that names a ref.
 const REF_BYTES_MAX: usize = 1024;
 
@@ -135,23 +138,24 @@ pub(crate) fn pull_into(
             ..Pulled::default()
         });
     }
-    let received = fetch(&mut lines, &mut write, &repository, (&plan, options))?;
+    let (received, told) = fetch(&mut lines, &mut write, &repository, (&plan, options))?;
     let _held = store.hold();
     let repository = store.git();
     let here = Here {
         authors: &ours,
         genesis: refs::target(&repository, refs::GENESIS)?,
     };
+    let cut = Cut::with(&repository, received.as_ref(), &told, &here)?;
     let objects = received.as_ref().map_or(0, Received::objects);
     let (ready, refused) = check(
         &repository,
         received.as_ref(),
-        (&plan.moves, &here),
+        (&plan.moves, &here, &cut.commits),
         options,
     )?;
     let (locked, moved): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
     if !moved.is_empty() {
-        install::install(store, received, locked)?;
+        install::install(store, received, (cut.if_new(), locked))?;
         store.refresh();
     }
     for one in &refused {
@@ -218,6 +222,59 @@ fn without_refused(
     Ok(theirs)
 }
 
+/// Where history is cut.
+struct Cut {
+    commits: HashSet<ObjectId>,
+    is_new: bool,
+}
+
+impl Cut {
+    /// Where it is cut here, and for a newcomer also where it is cut at the peer. Whoever has a past of its own cuts
+    /// nothing of it because a peer says so; it goes on as long as what it has meets what the peer has.
+    fn with(
+        repository: &gix::Repository,
+        received: Option<&Received>,
+        told: &HashSet<ObjectId>,
+        here: &Here<'_>,
+    ) -> Result<Self, ExchangeError> {
+        let mut cut = Self {
+            commits: refs::cut(repository)?,
+            is_new: false,
+        };
+        let Some(received) = received else {
+            return Ok(cut);
+        };
+        let mut objects = Quarantine::new(received, repository.clone())?;
+        for at in told {
+            let is_here = objects.kind_of(at)? == Some(Kind::Commit);
+            if !is_here || cut.commits.contains(at) || has_parents(&mut objects, *at)? {
+                continue;
+            }
+            if !here.authors.is_empty() {
+                return Err(ExchangeError::Cut { at: commit_id(at) });
+            }
+            cut.commits.insert(*at);
+            cut.is_new = true;
+        }
+        Ok(cut)
+    }
+
+    /// What is to be written down.
+    fn if_new(&self) -> Option<&HashSet<ObjectId>> {
+        self.is_new.then_some(&self.commits)
+    }
+}
+
+fn has_parents(objects: &mut dyn Objects, commit: ObjectId) -> Result<bool, ExchangeError> {
+    let node = History::new(objects, HashSet::new(), 1).node(commit)?;
+    for parent in &node.parents {
+        if objects.kind_of(parent)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// A ref that is ready to move, and how that is told.
 type Ready = (Locked, (IncarnationId, CommitId));
 
@@ -225,7 +282,7 @@ type Ready = (Locked, (IncarnationId, CommitId));
 fn check(
     repository: &gix::Repository,
     received: Option<&Received>,
-    (moves, here): (&[Move], &Here<'_>),
+    (moves, here, cut): (&[Move], &Here<'_>, &HashSet<ObjectId>),
     options: &PullOptions<'_>,
 ) -> Result<(Vec<Ready>, Vec<Refused>), ExchangeError> {
     let mut local = repository.clone();
@@ -237,8 +294,7 @@ fn check(
             &mut quarantine
         }
     };
-    let cut = refs::cut(repository)?;
-    let mut history = History::new(objects, cut, options.limits.commits_max).with_holes();
+    let mut history = History::new(objects, cut.clone(), options.limits.commits_max).with_holes();
     let verdict = verify(&mut history, moves, here, options)?;
     check_own(&verdict, moves, options.own)?;
     let mut ready = Vec::new();
@@ -431,16 +487,20 @@ fn sorted(ids: HashSet<ObjectId>) -> Vec<ObjectId> {
     ids
 }
 
-/// Fetches what is wanted, if anything, and ends the conversation.
+/// What comes of a fetch: the pack, if anything was wanted, and commits whose parents the peer has not.
+type Fetched = (Option<Received>, HashSet<ObjectId>);
+
+/// Fetches what is wanted, if anything, and ends the conversation. Where history is cut here is not told: what lies
+/// below, the peer takes to be here.
 fn fetch(
     lines: &mut Reader<impl Read>,
     out: &mut dyn Write,
     repository: &gix::Repository,
     (plan, options): (&Plan, &PullOptions<'_>),
-) -> Result<Option<Received>, ExchangeError> {
+) -> Result<Fetched, ExchangeError> {
     if plan.wants.is_empty() {
         end(out)?;
-        return Ok(None);
+        return Ok(Fetched::default());
     }
     pktline::data(out, b"command=fetch\n")?;
     pktline::special(out, &Line::Delimiter)?;
@@ -452,18 +512,42 @@ fn fetch(
     pktline::data(out, b"ofs-delta\n")?;
     pktline::data(out, b"done\n")?;
     end(out)?;
-    if lines.expect("an answer")?.text() != Some(b"packfile") {
-        return Err(ExchangeError::protocol(
-            "something else than the pack that was asked for",
-        ));
-    }
+    let cut = read_sections(lines)?;
     let heard = || (options.progress)(PullProgress::Listed);
     let mut band = BandReader::new(lines, &heard);
     let directory = repository.objects.store_ref().path().to_owned();
     let received = pack_reader::receive(&mut |buffer| band.read(buffer), &directory, options)?;
     // whether the peer still hears that we are done does not matter: all has arrived
     let _ = end(out);
-    Ok(Some(received))
+    Ok((Some(received), cut))
+}
+
+/// What stands before the pack: perhaps where the peer's history is cut.
+fn read_sections(lines: &mut Reader<impl Read>) -> Result<HashSet<ObjectId>, ExchangeError> {
+    let mut cut = HashSet::new();
+    let mut first = lines.expect("an answer")?;
+    if first.text() == Some(b"shallow-info") {
+        loop {
+            let line = lines.expect("where history is cut")?;
+            let Some(text) = line.text() else { break };
+            let id = text.strip_prefix(b"shallow ");
+            let id = id.ok_or_else(|| ExchangeError::protocol("history that was not asked for"))?;
+            cut.insert(request::parse_id(id)?);
+            if cut.len() > CUTS_MAX {
+                return Err(ExchangeError::Limit {
+                    what: "commits at which history is cut",
+                    limit: CUTS_MAX as u64,
+                });
+            }
+        }
+        first = lines.expect("a pack")?;
+    }
+    match first.text() {
+        Some(b"packfile") => Ok(cut),
+        _ => Err(ExchangeError::protocol(
+            "something else than the pack that was asked for",
+        )),
+    }
 }
 
 /// Any bytes as a peer's greeting and list of refs: no panic, and no more refs than allowed.

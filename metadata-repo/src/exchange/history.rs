@@ -306,6 +306,35 @@ impl<'a> History<'a> {
         Ok(targets)
     }
 
+    /// In a history with holes: whether all that a commit goes on from is here, down to where history is cut. `above` are those of which that is
+    /// known; more are added.
+    pub(super) fn leads_to_cut(
+        &mut self,
+        tip: ObjectId,
+        above: &mut HashSet<ObjectId>,
+    ) -> Result<bool, ExchangeError> {
+        let (mut seen, mut todo) = (HashSet::from([tip]), vec![tip]);
+        while let Some(id) = todo.pop() {
+            if above.contains(&id) {
+                continue;
+            }
+            // also of a commit that is missing, which is a hole
+            let node = self.node(id)?;
+            if node.parents.is_empty() && !self.cut.contains(&id) {
+                return Ok(false);
+            }
+            let parents = node.parents.iter().copied();
+            todo.extend(parents.filter(|parent| seen.insert(*parent)));
+        }
+        above.extend(seen);
+        Ok(true)
+    }
+
+    /// Whether history is cut at all.
+    pub(super) fn is_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
     /// The trees that the other side has, or will have got before this commit: what to compare it with.
     pub(super) fn bases(
         &mut self,

@@ -31,6 +31,7 @@ mod volume;
 pub(crate) mod tests;
 
 use delugefs_core::ids::CommitId;
+use std::collections::HashSet;
 use std::io;
 use std::sync::RwLockReadGuard;
 
@@ -61,6 +62,8 @@ pub(crate) trait GitStore {
     fn sync(&self) -> Result<(), ExchangeError>;
     /// As long as this is held, objects that are there stay. Handles are made after it is taken.
     fn hold(&self) -> Option<RwLockReadGuard<'_, ()>>;
+    /// Cuts the history of a repository that has no chains yet, durably: it begins at these commits.
+    fn begin_at(&self, commits: &HashSet<gix::ObjectId>) -> Result<(), ExchangeError>;
     /// The chains that were refused.
     fn refusals(&self) -> &Refusals;
 }
@@ -110,6 +113,12 @@ pub enum ExchangeError {
         ours: Option<CommitId>,
         /// The head that the peer has.
         theirs: CommitId,
+    },
+    /// The peer's history begins at a commit whose parents are not here, and what is here is older.
+    #[error("the peer's history begins at {at}, and what is here is older")]
+    Cut {
+        /// Where.
+        at: CommitId,
     },
     /// This node's own repository failed.
     #[error("own repository: {0}")]

@@ -62,10 +62,7 @@ pub(super) fn target(
 
 /// Commits where this repository's own history was cut.
 pub(super) fn cut(repository: &gix::Repository) -> Result<HashSet<ObjectId>, ExchangeError> {
-    let commits = repository
-        .shallow_commits()
-        .map_err(ExchangeError::repository)?;
-    Ok(commits.map_or_else(HashSet::new, |commits| commits.iter().copied().collect()))
+    crate::cut::read(repository).map_err(ExchangeError::repository)
 }
 
 /// An author ref that nobody else can move as long as this lives.

@@ -38,6 +38,9 @@ pub enum Refusal {
         /// The head that the peer has.
         theirs: CommitId,
     },
+    /// History is cut, and what the chain goes on from was never part of what is left.
+    #[error("it does not go on from where history is cut here")]
+    BesideCut,
     /// Its author is new, and there is no room for more authors. Those that are here go on.
     #[error(
         "its author is new here, and the volume has {limit} authors already, the most that a node takes; a node that makes identities without end is faulty or hostile"
@@ -94,7 +97,9 @@ impl Refusals {
         let lasting = match refused.why {
             // says more of the peer than of the chain
             Refusal::Incomplete { .. } => return,
-            Refusal::Rejected { .. } | Refusal::Crowded { .. } => Lasting::Ever,
+            Refusal::Rejected { .. } | Refusal::BesideCut | Refusal::Crowded { .. } => {
+                Lasting::Ever
+            }
             Refusal::Forked { .. } => Lasting::AsLongAsAlone,
         };
         self.cache()

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod copied;
+mod cut;
 mod deltas;
 mod growth;
 mod hostile;

@@ -44,6 +44,8 @@ pub(super) fn verify(
     here: &Here<'_>,
     options: &PullOptions<'_>,
 ) -> Result<Verdict, ExchangeError> {
+    let (moves, mut refused) = above_cut(history, moves)?;
+    let moves = &moves[..];
     let query = Query {
         wants: moves.iter().map(|moved| moved.new).collect(),
         haves: here.authors.values().copied().chain(here.genesis).collect(),
@@ -51,7 +53,7 @@ pub(super) fn verify(
     };
     let selection = history.select(&query)?;
     let bad = check_commits(history, &selection, options)?;
-    let (mut sound, mut refused) = (Vec::new(), Vec::new());
+    let mut sound = Vec::new();
     for moved in moves {
         match rejection(history, moved, &bad, options.foreign)? {
             None => sound.push(*moved),
@@ -61,6 +63,23 @@ pub(super) fn verify(
     let (good, forked) = allowed(history, &sound, here.authors)?;
     refused.extend(forked);
     Ok(Verdict { good, refused })
+}
+
+/// Those chains that go on from where history is cut, if it is. What lies below, the peer takes to be here, and does
+/// not send.
+fn above_cut(
+    history: &mut History<'_>,
+    moves: &[Move],
+) -> Result<(Vec<Move>, Vec<Refused>), ExchangeError> {
+    let (mut good, mut refused) = (Vec::new(), Vec::new());
+    let mut above = HashSet::new();
+    for moved in moves {
+        match !history.is_cut() || history.leads_to_cut(moved.new, &mut above)? {
+            true => good.push(*moved),
+            false => refused.push(moved.refused(Refusal::BesideCut)),
+        }
+    }
+    Ok((good, refused))
 }
 
 impl Move {

@@ -7,6 +7,8 @@ use super::{
 use crate::error::RepositoryError;
 use crate::{Repository, commit};
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
+use gix::ObjectId;
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::sync::RwLockReadGuard;
 
@@ -24,6 +26,10 @@ impl GitStore for Repository {
 
     fn hold(&self) -> Option<RwLockReadGuard<'_, ()>> {
         Some(self.hold_objects())
+    }
+
+    fn begin_at(&self, commits: &HashSet<ObjectId>) -> Result<(), ExchangeError> {
+        Self::begin_at(self, commits).map_err(ExchangeError::repository)
     }
 
     fn refusals(&self) -> &Refusals {

@@ -149,6 +149,12 @@ impl Repository {
             newest = newest.max(Some(session.commit(*parent)?.time));
         }
         if parents.is_empty() {
+            if session.is_beside_cut(self.inner.genesis)? {
+                return Err(RepositoryError::Rules {
+                    commit: self.inner.genesis.to_string(),
+                    problem: "the changes start from before where history is cut".to_owned(),
+                });
+            }
             parents.push(self.inner.genesis);
         }
         // What an earlier commit has of the journal, this one has too.

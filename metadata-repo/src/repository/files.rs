@@ -233,7 +233,7 @@ impl Unsynced {
 }
 
 /// Syncs a file's bytes, or a directory's names.
-pub(super) fn sync_file(path: &Path) -> Result<()> {
+pub(crate) fn sync_file(path: &Path) -> Result<()> {
     #[cfg(test)]
     super::tests::faults::next_sync().map_err(io("sync, as the test wants"))?;
     let file = File::open(path).and_then(|file| file.sync_all());

@@ -55,15 +55,18 @@ fn read_through(session: &Session<'_>, tip: ObjectId, known: &Known) -> Result<(
     if news.len() <= TREES_MAX {
         for id in &news {
             let facts = session.commit(*id)?;
-            if let Some(parent) = facts.parents.first() {
-                check_tree(session, session.commit(*parent)?.tree, facts.tree)?;
-            }
+            let before = match facts.parents.first() {
+                Some(parent) => session.commit(*parent)?.tree,
+                None => known.tree,
+            };
+            check_tree(session, before, facts.tree)?;
         }
     }
     check_tree(session, known.tree, session.commit(tip)?.tree)
 }
 
-/// A commit's place in history: signed by its author, on others of this volume, at a time that fits theirs.
+/// A commit's place in history: signed by its author, on others of this volume, at a time that fits theirs; and on what
+/// is left of history, where that is cut.
 fn check_place(session: &Session<'_>, id: ObjectId, known: &Known) -> Result<()> {
     let rule = |problem: &str| RepositoryError::Rules {
         commit: id.to_string(),
@@ -85,7 +88,9 @@ fn check_place(session: &Session<'_>, id: ObjectId, known: &Known) -> Result<()>
         newest = newest.max(Some(session.commit(*parent)?.time));
     }
     match newest {
+        None if session.cut()?.contains(&id) => Ok(()),
         None if facts.parents != [known.genesis] => Err(rule("it is of another volume")),
+        None if session.is_beside_cut(id)? => Err(rule("it is older than where history is cut")),
         Some(newest) if !(newest..=newest.saturating_add(AHEAD_MAX)).contains(&facts.time) => {
             Err(rule("its time does not fit its parents'"))
         }

@@ -22,7 +22,7 @@ use crate::session::{Decoders, Session};
 use delugefs_core::ids::TreeId;
 use delugefs_core::time::Timestamp;
 use gix::ObjectId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -138,11 +138,8 @@ impl Repository {
 
 impl<'s, 'r> Join<'_, 's, 'r> {
     fn marker(&self, packs: &[PathBuf]) -> Result<Marker<'s, 'r>> {
-        let shallow = self.session.git().shallow_commits();
-        let shallow = shallow.map_err(git("read where history is cut"))?;
-        let boundaries = shallow.map_or_else(BTreeSet::new, |ids| ids.iter().copied().collect());
         let known = packs.iter().chain(&self.cruft).map(PathBuf::as_path);
-        Marker::new(self.session, boundaries, known)
+        Marker::new(self.session, known)
     }
 
     fn run(self, mut marker: Option<Marker<'_, '_>>) -> Result<()> {

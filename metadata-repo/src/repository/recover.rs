@@ -6,8 +6,8 @@
 
 use super::files;
 use super::repair::Damage;
-use crate::error::{RepositoryError, Result, git, io};
-use crate::history::news;
+use crate::error::{RepositoryError, Result, git, io, malformed};
+use crate::history::{leads_to_cut, news};
 use crate::node::{Item, Node};
 use crate::session::Session;
 use delugefs_core::ids::IncarnationId;
@@ -102,7 +102,7 @@ pub(super) fn recover(
         .authors
         .values()
         .copied()
-        .filter(|id| session.commit(*id).is_ok())
+        .filter(|id| leads_to_cut(session, *id).unwrap_or(false))
         .collect();
     let mut broken: BTreeSet<IncarnationId> = damage.authors.iter().copied().collect();
     broken.extend(last.authors.keys());
@@ -204,6 +204,7 @@ fn read_all(session: &Session<'_>, tip: ObjectId, known: &BTreeSet<ObjectId>) ->
         let facts = session.commit(id)?;
         let before = match facts.parents.first() {
             Some(parent) => Some(session.commit(*parent)?.tree),
+            None if session.is_beside_cut(id)? => return Err(malformed(id, "below the cut")),
             None => None,
         };
         read_tree(session, facts.tree, before, &mut seen)?;

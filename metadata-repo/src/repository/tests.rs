@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod cut;
 pub(super) mod faults;
 mod restored;
 mod several;

@@ -3,6 +3,8 @@
 use super::super::quarantine::Received;
 use super::super::refs::Locked;
 use super::super::{ExchangeError, GitStore};
+use gix::ObjectId;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -11,19 +13,26 @@ use tempfile::NamedTempFile;
 /// Most threads that sync at once: the filesystem makes one journal commit of them.
 const SYNC_THREADS_MAX: usize = 4;
 
-/// Makes the pack part of the repository, then moves the refs, each durably before the next. The pack comes
-/// before its index: without an index nobody looks at it.
+/// Where history is cut from now on, if that is new, and the refs that are to move.
+type Moves<'a> = (Option<&'a HashSet<ObjectId>>, Vec<Locked>);
+
+/// Makes the pack part of the repository, then writes down where history is cut, if that is new, then moves the refs,
+/// each durably before the next. The pack comes before its index: without an index nobody looks at it.
 pub(super) fn install(
     store: &dyn GitStore,
     received: Option<Received>,
-    refs: Vec<Locked>,
+    moves: Moves<'_>,
 ) -> Result<(), ExchangeError> {
     let received = received.filter(|received| received.objects() > 0);
     store.sync()?;
-    place(store, received, refs).map_err(ExchangeError::repository)
+    place(store, received, moves).map_err(ExchangeError::repository)
 }
 
-fn place(store: &dyn GitStore, received: Option<Received>, refs: Vec<Locked>) -> io::Result<()> {
+fn place(
+    store: &dyn GitStore,
+    received: Option<Received>,
+    (cut, refs): Moves<'_>,
+) -> io::Result<()> {
     let repository = store.git();
     let objects = repository.objects.store_ref().path().to_owned();
     let mut files: Vec<_> = refs.iter().map(Locked::file).collect();
@@ -40,6 +49,9 @@ fn place(store: &dyn GitStore, received: Option<Received>, refs: Vec<Locked>) ->
         super::super::refs::sync_directory(&directory)?;
         // whoever sees a ref has to find what it points to
         store.refresh();
+    }
+    if let Some(cut) = cut {
+        store.begin_at(cut).map_err(io::Error::other)?;
     }
     refs.into_iter().try_for_each(Locked::commit)?;
     super::super::refs::sync(&repository)

@@ -8,7 +8,7 @@ use delugefs_core::ids::{CommitId, IncarnationId};
 use gix::ObjectId;
 use gix::objs::{Kind, Tree, tree};
 use gix::refs::transaction::PreviousValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -44,6 +44,10 @@ impl GitStore for Node {
 
     fn hold(&self) -> Option<std::sync::RwLockReadGuard<'_, ()>> {
         None
+    }
+
+    fn begin_at(&self, commits: &HashSet<ObjectId>) -> Result<(), ExchangeError> {
+        crate::cut::write(self.path(), commits).map_err(ExchangeError::repository)
     }
 
     fn refusals(&self) -> &Refusals {

@@ -4,15 +4,13 @@ use crate::error::{RepositoryError, Result, git};
 use crate::node::{Item, Node};
 use crate::session::Session;
 use gix::ObjectId;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Marks objects, in any number of steps.
 pub(in super::super) struct Marker<'s, 'r> {
     session: &'s Session<'r>,
-    /// Commits whose parents are not followed.
-    boundaries: BTreeSet<ObjectId>,
     seen: Seen,
 }
 
@@ -51,7 +49,6 @@ impl<'s, 'r> Marker<'s, 'r> {
     /// `packs` are those that most objects will be found in.
     pub(in super::super) fn new<'p>(
         session: &'s Session<'r>,
-        boundaries: BTreeSet<ObjectId>,
         packs: impl Iterator<Item = &'p Path>,
     ) -> Result<Self> {
         let mut seen = Seen {
@@ -65,11 +62,7 @@ impl<'s, 'r> Marker<'s, 'r> {
             let words = (index.num_objects() as usize).div_ceil(64);
             seen.packs.push((index, vec![0; words]));
         }
-        Ok(Self {
-            session,
-            boundaries,
-            seen,
-        })
+        Ok(Self { session, seen })
     }
 
     /// Marks commits with all that they name. After an error, what is marked is of no use.
@@ -86,16 +79,12 @@ impl<'s, 'r> Marker<'s, 'r> {
                 return Err(RepositoryError::Stopped);
             }
             let facts = self.session.commit(id)?;
-            let parents = match self.boundaries.contains(&id) {
-                true => &[],
-                false => &facts.parents[..],
-            };
-            let before = match parents.first() {
+            let before = match facts.parents.first() {
                 Some(parent) => Some(self.session.commit(*parent)?.tree),
                 None => None,
             };
             self.tree_after(facts.tree, before)?;
-            tips.extend(parents);
+            tips.extend(&facts.parents);
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ pub(crate) fn upkeep() -> Upkeep<'static> {
     }
 }
 
-fn maintain(repository: &Repository, thorough: bool, days: i64) {
+pub(super) fn maintain(repository: &Repository, thorough: bool, days: i64) {
     let now = Timestamp::from_seconds(1_700_000_000 + days * DAY);
     let upkeep = Upkeep {
         now,
@@ -118,7 +118,7 @@ fn packs_and_loose_objects_are_put_together_under_readers() {
 }
 
 /// Here, to stock git, and to who opens it anew.
-fn assert_whole(node: &Node) {
+pub(super) fn assert_whole(node: &Node) {
     let path = node.repository.path();
     assert_eq!(read(&node.repository, node.view.tree), node.model);
     assert_eq!(git(path, &["fsck", "--strict", "--no-dangling"]), "");
@@ -200,7 +200,7 @@ fn commit_again(node: &Node, again: &mut Node) {
     assert_eq!(again.view, node.view);
 }
 
-fn exists(path: &Path, commit: &str) -> bool {
+pub(super) fn exists(path: &Path, commit: &str) -> bool {
     let output = std::process::Command::new("git")
         .arg("-C")
         .arg(path)

@@ -1,0 +1,187 @@
+//! A repository whose history is cut: it shows, merges and keeps the same as one that has all of it.
+
+use super::stock::git;
+use super::support::*;
+use super::upkeep::{assert_whole, exists, maintain};
+use crate::exchange::tests::exchange_with;
+use crate::exchange::{ExchangeError, PullOptions};
+use crate::repository::object_id;
+use crate::{Repository, RepositoryError};
+use delugefs_core::entry::Placed;
+use delugefs_core::ids::{CommitId, EntryId};
+use std::collections::HashSet;
+use tempfile::TempDir;
+
+fn file(number: u32, text: &str) -> Placed {
+    let name = format!("f{number}");
+    placed(
+        EntryId::ROOT,
+        name,
+        entry(id(number), inline(text.as_bytes())),
+    )
+}
+
+/// By hand.
+fn cut(repository: &Repository, at: CommitId) {
+    let at = HashSet::from([object_id(at.as_bytes())]);
+    crate::cut::write(repository.path(), &at).unwrap();
+}
+
+/// Edits of one file, one commit each.
+fn edits(node: &mut Node, count: u32) -> Vec<CommitId> {
+    let edit = |number| node.put([file(1, &format!("edit {number}"))]).commit;
+    (0..count).map(edit).map(Option::unwrap).collect()
+}
+
+fn pull(to: &mut Node, from: &Node) {
+    let pulled = exchange_with(&to.repository, &from.repository, &PullOptions::default());
+    assert_eq!(pulled.unwrap().refused, []);
+    to.refresh();
+}
+
+#[test]
+fn what_lies_below_goes_and_the_rest_stays() {
+    let scratch = TempDir::new().unwrap();
+    let path = scratch.path().join("a");
+    let mut node = Node::create(&path, 1);
+    node.durable = true;
+    node.put([file(2, "never touched")]);
+    let commits = edits(&mut node, 6);
+    cut(&node.repository, commits[3]);
+    let shown = node.view.clone();
+    node.refresh();
+    assert_eq!(node.view, shown);
+    edits(&mut node, 2);
+    for days in 0..3 {
+        maintain(&node.repository, true, days * 2);
+    }
+    let is_here = |commit: &CommitId| exists(&path, &commit.to_string());
+    let here: Vec<bool> = commits.iter().map(is_here).collect();
+    assert_eq!(here, [false, false, false, true, true, true]);
+    assert_whole(&node);
+    let after_a_power_cut = Repository::open_in(&path, "another boot").unwrap();
+    assert_eq!(after_a_power_cut.view(), node.view);
+    edits(&mut node, 1);
+    assert_whole(&node);
+}
+
+#[test]
+fn cut_or_not_all_merge_alike() {
+    let scratch = TempDir::new().unwrap();
+    let mut whole = Node::create(&scratch.path().join("whole"), 1);
+    let mut left = Node::create(&scratch.path().join("left"), 2);
+    let commits = edits(&mut whole, 4);
+    pull(&mut left, &whole);
+    cut(&left.repository, commits[2]);
+    for round in 0..4 {
+        whole.put([file(10 + round, "one"), file(1, &format!("one {round}"))]);
+        left.put([file(20 + round, "two"), file(1, &format!("two {round}"))]);
+        pull(&mut whole, &left);
+        pull(&mut left, &whole);
+        assert_eq!(whole.view, left.view);
+        assert!(round % 2 == 1 || whole.view.heads.len() == 2);
+        maintain(&left.repository, true, 3 * i64::from(round));
+        if round % 2 == 0 {
+            left.put([file(3, &format!("both {round}"))]);
+            pull(&mut whole, &left);
+        }
+    }
+    assert!(!exists(left.repository.path(), &commits[1].to_string()));
+    assert_whole(&left);
+    assert_whole(&whole);
+}
+
+#[test]
+fn a_newcomer_begins_at_the_cut_and_its_work_goes_to_all() {
+    let scratch = TempDir::new().unwrap();
+    let mut old = Node::create(&scratch.path().join("old"), 1);
+    let commits = edits(&mut old, 5);
+    cut(&old.repository, commits[2]);
+    for days in 0..3 {
+        maintain(&old.repository, true, days * 2);
+    }
+    let path = scratch.path().join("new");
+    let mut new = Node::create(&path, 2);
+    pull(&mut new, &old);
+    assert_eq!(new.view, old.view);
+    new.put([file(7, "of the newcomer")]);
+    pull(&mut old, &new);
+    assert_eq!(new.view, old.view);
+    assert_whole(&new);
+    let reopened = Repository::open_in(&path, "another boot").unwrap();
+    assert_eq!(reopened.view(), old.view);
+}
+
+#[test]
+fn who_has_begun_before_the_cut_neither_takes_it_nor_is_lost() {
+    let scratch = TempDir::new().unwrap();
+    let mut old = Node::create(&scratch.path().join("old"), 1);
+    let commits = edits(&mut old, 5);
+    cut(&old.repository, commits[2]);
+    for days in 0..3 {
+        maintain(&old.repository, true, days * 2);
+    }
+    let mut early = Node::create(&scratch.path().join("early"), 2);
+    early.put([file(7, "before it met anyone")]);
+    let shown = early.view.clone();
+    let pulled = exchange_with(&early.repository, &old.repository, &PullOptions::default());
+    assert!(
+        matches!(pulled, Err(ExchangeError::Cut { .. })),
+        "{pulled:?}"
+    );
+    early.refresh();
+    assert_eq!(early.view, shown);
+    let pulled = exchange_with(&old.repository, &early.repository, &PullOptions::default());
+    assert_eq!(pulled.unwrap().refused.len(), 1);
+    old.refresh();
+    assert_eq!(old.view.heads, [commits[4]].into());
+    assert_whole(&early);
+}
+
+#[test]
+fn nobody_authors_on_what_was_before_the_cut() {
+    let scratch = TempDir::new().unwrap();
+    let mut old = Node::create(&scratch.path().join("old"), 1);
+    let commits = edits(&mut old, 3);
+    let mut new = Node::create(&scratch.path().join("new"), 2);
+    let before = new.view.clone();
+    cut(&new.repository, commits[1]);
+    pull(&mut new, &old);
+    new.view = before;
+    let change = change(&new.model, id(9), Some(file(9, "late")));
+    let authored = new.try_author(&[change].into_iter().collect());
+    assert!(
+        matches!(authored, Err(RepositoryError::Rules { .. })),
+        "{authored:?}"
+    );
+}
+
+#[test]
+fn a_head_that_does_not_lead_to_the_cut_is_not_shown() {
+    let scratch = TempDir::new().unwrap();
+    let path = scratch.path().join("a");
+    let mut node = Node::create(&path, 1);
+    let mut other = Node::create(&scratch.path().join("b"), 2);
+    let commits = edits(&mut node, 2);
+    pull(&mut other, &node);
+    other.put([file(5, "beside")]);
+    pull(&mut node, &other);
+    let heads = node.view.heads.clone();
+    assert!(!heads.contains(&commits[1]));
+    // from another view, as if that had not come
+    let authors = node.repository.authors().unwrap();
+    let beside = authors[&incarnation(2)];
+    let name = format!("refs/authors/{}", incarnation(2));
+    git(&path, &["update-ref", "-d", &name]);
+    node.refresh();
+    let after = edits(&mut node, 2);
+    cut(&node.repository, after[0]);
+    git(&path, &["update-ref", &name, &beside.to_string()]);
+    let again = Repository::open(&path).unwrap();
+    assert_eq!(again.view().heads, [after[1]].into());
+    // an author's reference that a power cut has emptied does not go back to before the cut
+    std::fs::write(path.join(&name), "").unwrap();
+    let again = Repository::open_in(&path, "another boot").unwrap();
+    assert_eq!(again.view().heads, [after[1]].into());
+    assert!(!again.authors().unwrap().contains_key(&incarnation(2)));
+}
