@@ -16,6 +16,16 @@ use crate::ids::{CommitId, EntryId};
 use crate::name::Name;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A commit below which history may be cut, as the volume's tree records it. Of two records the later one holds:
+/// bottlenecks are ordered, and where one is stable, all before it are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Boundary {
+    /// The chain's time (committer date), seconds since 1970.
+    pub time: i64,
+    /// The commit.
+    pub commit: CommitId,
+}
+
 /// What is asked of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Past {

@@ -1,6 +1,7 @@
 //! The volume's settings: the same on every node, kept in the root's `%volume`.
 
 use crate::ids::VolumeId;
+use crate::past::Boundary;
 use std::time::Duration;
 
 /// What holds for the whole volume. Changed with `delugefs set`; travels and merges as names do.
@@ -22,6 +23,10 @@ pub struct Settings {
     pub inline_max: u32,
     /// How long history is kept at least.
     pub history: Duration,
+    /// A node of which nobody has had a sign of life for so long is not waited for any more.
+    pub retire: Duration,
+    /// Where history is to be cut; nobody sets it by hand, and it never goes back.
+    pub boundary: Option<Boundary>,
 }
 
 impl Settings {
@@ -36,6 +41,8 @@ impl Settings {
             wait: Duration::from_mins(5),
             inline_max: 4096,
             history: Duration::from_hours(90 * 24),
+            retire: Duration::from_hours(180 * 24),
+            boundary: None,
         }
     }
 }

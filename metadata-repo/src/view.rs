@@ -168,6 +168,8 @@ fn merge_settings(session: &Session<'_>, trees: [ObjectId; 3]) -> Result<Option<
         wait: pick(&base.wait, left.wait, right.wait),
         inline_max: pick(&base.inline_max, left.inline_max, right.inline_max),
         history: pick(&base.history, left.history, right.history),
+        retire: pick(&base.retire, left.retire, right.retire),
+        boundary: left.boundary.max(right.boundary),
     };
     Ok((merged != base).then_some(merged))
 }

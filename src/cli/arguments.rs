@@ -294,13 +294,14 @@ pub fn apply_setting(
         "keep" => settings.keep = time()?,
         "wait" => settings.wait = time()?,
         "history" => settings.history = time()?,
+        "retire" => settings.retire = time()?,
         "inline_max" => match parse_size(value) {
             Ok(bytes) if bytes <= INLINE_BYTES_MAX as u64 => settings.inline_max = bytes as u32,
             _ => return Err(format!("inline_max is a size up to 64K, not {value:?}")),
         },
         _ => {
             return Err(format!(
-                "there is no setting {key:?}; there are copies, grace, keep, wait, inline_max, history"
+                "there is no setting {key:?}; there are copies, grace, keep, wait, inline_max, history, retire"
             ));
         }
     }

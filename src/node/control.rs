@@ -280,6 +280,7 @@ fn settings(settings: &Settings) -> SettingsReport {
             line("wait", show_time(settings.wait)),
             line("inline_max", show_size(u64::from(settings.inline_max))),
             line("history", show_time(settings.history)),
+            line("retire", show_time(settings.retire)),
         ],
     }
 }

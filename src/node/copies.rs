@@ -157,7 +157,8 @@ fn holders(shared: &Shared, cluster: &Cluster<'_>, content: &ContentRef) -> BTre
 
 /// What the plan goes by: all nodes ever met, and this one.
 pub(super) fn facts(shared: &Shared) -> BTreeMap<NodeId, NodeFacts> {
-    let mut facts = lock(&shared.members).facts(unix_time(), shared.started.elapsed());
+    let retire = shared.settings().retire;
+    let mut facts = lock(&shared.members).facts(unix_time(), shared.started.elapsed(), retire);
     let space = shared.replica.space();
     let own = NodeFacts {
         incarnation: shared.incarnation(),

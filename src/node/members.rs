@@ -25,9 +25,6 @@ const TOLD_MAX: usize = MEMBERS_MAX / 4;
 /// missed while it was off says nothing about others.
 const SETTLE: Duration = Duration::from_secs(30);
 
-/// Unseen for so long, a node is not expected back (180 days, as DESIGN says of the past's reaper too).
-const RETIRED_AFTER: Duration = Duration::from_hours(180 * 24);
-
 /// A node of the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -189,10 +186,11 @@ impl Members {
         self.members.iter().map(|(node, member)| (*node, member))
     }
 
-    /// What the plan goes by, at a time in seconds since 1970, this node having run for `up`.
-    pub fn facts(&self, now: u64, up: Duration) -> BTreeMap<NodeId, NodeFacts> {
+    /// What the plan goes by, at a time in seconds since 1970, this node having run for `up`; who has been away for
+    /// longer than `retire` is not expected back.
+    pub fn facts(&self, now: u64, up: Duration, retire: Duration) -> BTreeMap<NodeId, NodeFacts> {
         self.iter()
-            .map(|(node, member)| (node, member.facts(now, up)))
+            .map(|(node, member)| (node, member.facts(now, up, retire)))
             .collect()
     }
 }
@@ -214,7 +212,7 @@ impl Member {
         }
     }
 
-    fn facts(&self, now: u64, up: Duration) -> NodeFacts {
+    fn facts(&self, now: u64, up: Duration, retire: Duration) -> NodeFacts {
         let mut away = self.away(now);
         if up < SETTLE {
             away = away.min(up);
@@ -228,7 +226,7 @@ impl Member {
             },
             free: self.free,
             capacity: self.capacity,
-            retired: self.away(now) > RETIRED_AFTER,
+            retired: self.away(now) > retire,
         }
     }
 }
@@ -271,6 +269,7 @@ mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_hours(1);
+    const RETIRE: Duration = Duration::from_hours(180 * 24);
 
     fn member(seen: u64) -> Member {
         Member {
@@ -301,16 +300,16 @@ mod tests {
         let mut members = Members::open(folder.path()).unwrap();
         members.met(NODE, connected());
         assert_eq!(
-            members.facts(9000, LONG)[&NODE].presence,
+            members.facts(9000, LONG, RETIRE)[&NODE].presence,
             Presence::Connected
         );
         members.lost(NODE, 6000);
         members.store(6001).unwrap();
         let members = Members::open(folder.path()).unwrap();
-        let facts = &members.facts(6060, LONG)[&NODE];
+        let facts = &members.facts(6060, LONG, RETIRE)[&NODE];
         assert_eq!(facts.presence, Presence::Away(Duration::from_mins(1)));
         assert!(!facts.retired);
-        assert!(members.facts(6000 + 181 * 86_400, LONG)[&NODE].retired);
+        assert!(members.facts(6000 + 181 * 86_400, LONG, RETIRE)[&NODE].retired);
     }
 
     #[test]
@@ -352,7 +351,7 @@ mod tests {
         members.met(NODE, connected());
         members.store(500_000).unwrap();
         let members = Members::open(folder.path()).unwrap();
-        let facts = &members.facts(500_010, LONG)[&NODE];
+        let facts = &members.facts(500_010, LONG, RETIRE)[&NODE];
         assert_eq!(facts.presence, Presence::Away(Duration::from_secs(10)));
     }
 
@@ -363,7 +362,7 @@ mod tests {
         members.met(NODE, member(5000));
         let up = Duration::from_secs(2);
         assert_eq!(
-            members.facts(1_000_000, up)[&NODE].presence,
+            members.facts(1_000_000, up, RETIRE)[&NODE].presence,
             Presence::Away(up)
         );
     }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use delugefs_core::ids::{EntryId, VolumeId};
+use delugefs_core::ids::{CommitId, EntryId, VolumeId};
+use delugefs_core::past::Boundary;
 use delugefs_core::settings::Settings;
 use proptest::prelude::*;
 
@@ -119,9 +120,24 @@ fn golden_settings() {
     let settings = Settings::new(VolumeId::new(*b"0123456789abcdef"), "bigstore".to_owned());
     let encoded = settings::encode(&settings);
     let expected = "d8:delugefsd6:copiesi2e6:formati1e5:graceli86400ei0ee7:historyli7776000ei0ee10:inline_maxi4096e\
-                    4:keepli604800ei0ee5:mergei1e4:name8:bigstore6:volume16:0123456789abcdef4:waitli300ei0eeee";
+                    4:keepli604800ei0ee5:mergei1e4:name8:bigstore6:retireli15552000ei0ee6:volume16:0123456789abcdef4:waitli300ei0eeee";
     assert_eq!(String::from_utf8_lossy(&encoded), expected);
-    assert_eq!(settings::decode(&encoded), Ok(settings));
+    assert_eq!(settings::decode(&encoded), Ok(settings.clone()));
+    let cut = Settings {
+        boundary: Some(Boundary {
+            time: 1_700_000_000,
+            commit: CommitId::new(*b"commit of 20 bytes.."),
+        }),
+        ..settings
+    };
+    let recorded = expected.replace(
+        "6:copies",
+        "8:boundaryli1700000000e20:commit of 20 bytes..e6:copies",
+    );
+    assert_eq!(String::from_utf8_lossy(&settings::encode(&cut)), recorded);
+    assert_eq!(settings::decode(recorded.as_bytes()), Ok(cut));
+    let short = recorded.replace("20:commit of 20 bytes..", "4:comm");
+    assert!(settings::decode(short.as_bytes()).is_err());
     let newer = expected.replace("mergei1e", "mergei2e");
     assert_eq!(
         settings::decode(newer.as_bytes()),

@@ -7,6 +7,7 @@ use crate::error::{RepositoryError, Result};
 use crate::history::is_ancestor;
 use crate::session::Session;
 use crate::signature::Signer;
+use crate::view::settings_of;
 use delugefs_core::change::Changes;
 use delugefs_core::ids::{CommitId, EntryId, InfoHash};
 use delugefs_core::name::Name;
@@ -207,14 +208,27 @@ fn write_tree(
     if authoring.changes.is_empty() && authoring.settings.is_none() {
         return Ok(base);
     }
+    let settings = match authoring.settings {
+        Some(new) => Some(with_boundary(new, &settings_of(session, base)?)),
+        None => None,
+    };
     let request = Request {
         base,
         changes: authoring.changes,
-        settings: authoring.settings,
+        settings: settings.as_ref(),
         resolve: authoring.resolve,
         info: &|hash| Ok(authoring.infos.get(hash).cloned()),
     };
     apply(session, &request)
+}
+
+/// New settings with the boundary that is recorded already, if that is the later one: whoever changes a setting may not
+/// have seen it.
+fn with_boundary(new: &Settings, before: &Settings) -> Settings {
+    Settings {
+        boundary: new.boundary.max(before.boundary),
+        ..new.clone()
+    }
 }
 
 fn subject(authoring: &Authoring<'_>) -> String {

@@ -7,9 +7,11 @@ use crate::signature::{self, Signer};
 use crate::{Repository, RepositoryError};
 use delugefs_core::change::Changes;
 use delugefs_core::entry::{Content, Kind};
-use delugefs_core::ids::EntryId;
+use delugefs_core::ids::{CommitId, EntryId};
 use delugefs_core::memory_tree::MemoryTree;
 use delugefs_core::merge::merge;
+use delugefs_core::past::Boundary;
+use delugefs_core::settings::Settings;
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
@@ -130,6 +132,37 @@ fn settings_merge_one_by_one() {
     assert_eq!(nodes[0].view, nodes[1].view);
     let merged = nodes[0].repository.settings().unwrap();
     assert_eq!((merged.copies, merged.inline_max), (7, 9));
+}
+
+#[test]
+fn the_later_boundary_wins_and_is_never_taken_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut nodes = nodes(&scratch, 2);
+    let boundary = |time: i64, commit: u8| {
+        let commit = CommitId::new([commit; 20]);
+        Some(Boundary { time, commit })
+    };
+    let before = nodes[0].repository.settings().unwrap();
+    for (node, record) in [(0, boundary(20, 1)), (1, boundary(10, 9))] {
+        let settings = Settings {
+            boundary: record,
+            ..before.clone()
+        };
+        nodes[node].set(&settings);
+    }
+    exchange(&mut nodes, 0, 1);
+    exchange(&mut nodes, 1, 0);
+    assert_eq!(nodes[0].view, nodes[1].view);
+    let merged = |node: &Node| node.repository.settings().unwrap();
+    assert_eq!(merged(&nodes[0]).boundary, boundary(20, 1));
+    // by somebody who has not seen the record
+    let settings = Settings {
+        copies: 7,
+        ..before
+    };
+    nodes[1].set(&settings);
+    let now = merged(&nodes[1]);
+    assert_eq!((now.copies, now.boundary), (7, boundary(20, 1)));
 }
 
 #[test]
