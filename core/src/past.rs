@@ -10,6 +10,8 @@
 //! durably, and all it ever authors descends from that. A bottleneck on which every node rests is **stable**.
 //! Retired nodes are not asked; one that comes back after all imports its work ([`imported`]).
 
+pub mod rests;
+
 use crate::change::{Change, Changes};
 use crate::entry::{Kind, Placed};
 use crate::ids::{CommitId, EntryId};

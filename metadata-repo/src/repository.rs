@@ -11,6 +11,7 @@ mod lookup;
 mod loose;
 mod maintain;
 pub(crate) mod packs;
+mod past;
 mod read;
 mod recover;
 mod refresh;

@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use delugefs_core::holdings::Wanted;
 use delugefs_core::ids::{CommitId, IncarnationId, InfoHash, NodeId, VolumeId};
 use delugefs_core::limits::{LABEL_BYTES_MAX, VOLUME_NAME_BYTES_MAX};
+use delugefs_core::past::rests::codec::WORD_BYTES_MAX;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// Largest frame, in bytes, without its length: bounds what one peer makes another allocate.
@@ -30,6 +31,9 @@ pub const HOLDINGS_BYTES_MAX: usize = 1_000_000;
 
 /// Info-hashes in one message: 320 KiB.
 pub const HASHES_MAX: usize = 16_384;
+
+/// Words in one message: one of each incarnation, as far as they fit into a frame.
+pub const WORDS_MAX: usize = delugefs_core::limits::INCARNATIONS_MAX;
 
 /// Nodes in a peers message.
 pub const PEERS_MAX: usize = 1024;
@@ -61,7 +65,14 @@ pub fn encode(message: &Message) -> Result<Bytes, TooLarge> {
     match message {
         Message::Hello(hello) => write_hello(&mut out, hello)?,
         Message::Heads(heads) => write_heads(&mut out, 2, heads)?,
-        Message::Durable(heads) => write_heads(&mut out, 3, heads)?,
+        Message::Rests(words) => {
+            out.list(3, words.len(), WORDS_MAX)?;
+            for word in words {
+                within(word.len(), WORD_BYTES_MAX, "word")?;
+                out.0.put_u32(word.len() as u32);
+                out.0.put_slice(word);
+            }
+        }
         Message::HoldingsHave(have) => {
             out.list(4, have.len(), HOLDINGS_MAX)?;
             for (incarnation, sequence) in have {
@@ -142,7 +153,7 @@ fn read(reader: &mut Reader) -> Option<Message> {
     let message = match reader.u8()? {
         1 => Message::Hello(read_hello(reader)?),
         2 => Message::Heads(read_heads(reader)?),
-        3 => Message::Durable(read_heads(reader)?),
+        3 => Message::Rests(reader.list(WORDS_MAX, |r| r.long_bytes(WORD_BYTES_MAX))?),
         4 => {
             let pair = |r: &mut Reader| Some((IncarnationId::new(r.array()?), r.u64()?));
             Message::HoldingsHave(reader.list(HOLDINGS_MAX, pair)?)
@@ -160,7 +171,7 @@ fn read(reader: &mut Reader) -> Option<Message> {
         },
         6 => Message::Holdings {
             incarnation: IncarnationId::new(reader.array()?),
-            bytes: reader.long_bytes()?,
+            bytes: reader.long_bytes(HOLDINGS_BYTES_MAX)?,
         },
         7 => Message::Peers(reader.list(PEERS_MAX, read_peer)?),
         8 => Message::PleaseHold(reader.hashes()?),
@@ -396,9 +407,9 @@ impl Reader {
         Some(str::from_utf8(&bytes).ok()?.to_owned())
     }
 
-    fn long_bytes(&mut self) -> Option<Bytes> {
+    fn long_bytes(&mut self, limit: usize) -> Option<Bytes> {
         let length = self.0.try_get_u32().ok()? as usize;
-        if length > HOLDINGS_BYTES_MAX || length > self.0.len() {
+        if length > limit || length > self.0.len() {
             return None;
         }
         Some(self.0.split_to(length))

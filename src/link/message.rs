@@ -86,8 +86,9 @@ pub enum Message {
     Hello(Hello),
     /// The author heads that the sender has: pull what is new.
     Heads(Heads),
-    /// The author heads that the sender would keep through a power cut.
-    Durable(Heads),
+    /// What incarnations, the sender's and others, have signed that they rest on: words, as `core::past::rests::codec`
+    /// encodes them.
+    Rests(Vec<Bytes>),
     /// Up to which sequence the sender knows each incarnation's holdings.
     HoldingsHave(Vec<(IncarnationId, u64)>),
     /// Asks for an incarnation's holdings.

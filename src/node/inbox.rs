@@ -5,6 +5,7 @@ use super::gossip;
 use super::links;
 use super::members::Member;
 use super::names;
+use super::rests;
 use super::shared::{Shared, unix_time};
 use crate::link::Message as Wire;
 use crate::link::message::PeerAddresses;
@@ -93,6 +94,10 @@ fn take(shared: &Arc<Shared>, input: Input) -> Option<Event> {
             lock(&shared.members).met(up.peer, member);
             gossip::introduce(shared, up.link, up.peer);
             Some(Event::LinkUp(up))
+        }
+        Input::Message(link, Wire::Rests(words), place) => {
+            rests::heard(shared, link, words, place);
+            Some(Event::Heard { link })
         }
         Input::Message(link, message, _place) => received(shared, link, message),
         Input::Holdings(positions) => Some(Event::HoldingsChanged(positions)),
@@ -193,13 +198,14 @@ fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
         // heartbeats have done their work by arriving
         Wire::Ping(_) | Wire::Pong(_) => {}
         // hints that nothing is made of yet
-        Wire::Fetching(_) | Wire::Durable(_) => {}
+        Wire::Fetching(_) => {}
         // taken before
         Wire::Hello(_)
         | Wire::Heads(_)
         | Wire::HoldingsHave(_)
         | Wire::HoldingsWanted { .. }
         | Wire::Holdings { .. }
+        | Wire::Rests(_)
         | Wire::Peers(_) => {}
     }
 }

@@ -2,6 +2,7 @@
 
 use super::inbox::Input;
 use super::members::Member;
+use super::rests;
 use super::shared::Shared;
 use crate::link::connection::Pace;
 use crate::link::handshake::HANDSHAKE_WAIT_MAX;
@@ -225,6 +226,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     };
     let member = member(hello, listening);
     shared.tell(Input::Up(up, member)).await;
+    rests::introduce(shared, link);
     listen(shared, link, &mut receiver).await;
     shared.links.close(link);
     shared.tell(Input::Event(Event::LinkDown { link })).await;

@@ -22,6 +22,7 @@ mod pins;
 mod places;
 mod recovered;
 mod repair;
+mod rests;
 mod scrub;
 mod sealing;
 mod serve;
@@ -134,6 +135,7 @@ async fn live(
     tokio::spawn(upkeep::tell_of_vain_waits(Arc::clone(&shared)));
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
     tokio::spawn(upkeep::stay_ahead(Arc::clone(&shared)));
+    tokio::spawn(rests::keep_saying(Arc::clone(&shared)));
     let packing = tokio::spawn(upkeep::pack_names(Arc::clone(&shared)));
     match shared.file.standing {
         Standing::Creating => own_the_root(&shared)?,

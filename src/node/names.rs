@@ -377,7 +377,7 @@ pub(super) fn suspect(shared: &Arc<Shared>, peer: NodeId, evidence: Evidence) {
 }
 
 /// This root was restored from an older copy, or is one.
-fn restored(shared: &Shared, by: &str) {
+pub(super) fn restored(shared: &Shared, by: &str) {
     shared.stop_and_stand(
         Standing::Behind,
         &format!(

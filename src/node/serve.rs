@@ -2,9 +2,11 @@
 
 use super::links;
 use super::places::Shares;
+use super::rests;
 use super::shared::Shared;
 use crate::link::{self, LinkError, Purpose, blocking};
 use crate::net::{Accepted, Incoming, Listener, Protocol, ask};
+use delugefs_core::ids::IncarnationId;
 use delugefs_metadata_repo::exchange::{self, ServeOptions};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -50,7 +52,11 @@ async fn serve(shared: Arc<Shared>, git: Arc<Git>, incoming: Incoming) {
         Protocol::Link => match link::accept(stream, &shared.credentials, &shared.pins).await {
             Ok(established) => match established.purpose {
                 Purpose::Control => links::accepted(&shared, established, source).await,
-                Purpose::Git => serve_git(&shared, &git, established.stream, source).await,
+                Purpose::Git => {
+                    if may_be_given_history(&shared, established.remote.incarnation).await {
+                        serve_git(&shared, &git, established.stream, source).await;
+                    }
+                }
                 Purpose::Swarm => join_swarm(&shared, established.stream),
             },
             Err(LinkError::Duplicate { yields, .. }) => links::doubled(&shared, yields, source),
@@ -59,6 +65,20 @@ async fn serve(shared: Arc<Shared>, git: Arc<Git>, incoming: Incoming) {
         Protocol::Git => serve_git(&shared, &git, stream, source).await,
         Protocol::BitTorrent => join_swarm(&shared, stream),
         Protocol::Question => answer(&shared, stream).await,
+    }
+}
+
+/// Whoever is given history is written down first: what it makes of it may go on from there.
+async fn may_be_given_history(shared: &Arc<Shared>, to: IncarnationId) -> bool {
+    let worker = Arc::clone(shared);
+    let meet = move || worker.rests.meet(to, rests::seen_now(&worker.repository));
+    let met = tokio::task::spawn_blocking(meet).await;
+    match met.map_err(std::io::Error::other).flatten() {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!("{to} is given no names, since that cannot be written down: {error}");
+            false
+        }
     }
 }
 

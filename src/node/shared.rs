@@ -5,6 +5,7 @@ use super::links::Links;
 use super::members::Members;
 use super::pins::PinFile;
 use super::places::OneEach;
+use super::rests::RestFile;
 use super::story::{Complaints, Troubles};
 use crate::bytes::replica::Replica;
 use crate::cli::Options;
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) names_moving: Mutex<()>,
     pub(super) links: Links,
     pub(super) pins: PinFile,
+    /// Who rests on what.
+    pub(super) rests: RestFile,
     pub(super) credentials: Credentials,
     pub(super) gate: Arc<Gate>,
     pub(super) listen: SocketAddr,

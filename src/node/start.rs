@@ -8,6 +8,7 @@ use super::members::Members;
 use super::moving::{self, CommittedNames};
 use super::pins::PinFile;
 use super::recovered;
+use super::rests::{self, RestFile};
 use super::sealing::Bell;
 use super::shared::{Shared, unix_time, wall_clock};
 use super::story::{Complaints, Troubles};
@@ -99,6 +100,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         tracing::info!("{sentence}");
     }
 
+    let rests = open_rests(&layout, &file, &repository)?;
     let shared = Shared {
         credentials: credentials(&file)?,
         listen: listener.address(),
@@ -111,6 +113,7 @@ pub(super) async fn open(options: Options) -> Result<Opened, NodeError> {
         settings: parts.settings,
         pins: PinFile::open(&layout.holdings())
             .map_err(NodeError::io("cannot read the peers' keys"))?,
+        rests,
         links: Links::default(),
         gate,
         inbox,
@@ -186,6 +189,8 @@ async fn take_root(
     if options.create {
         file.standing = Standing::Creating;
     }
+    rests::begin(&layout.holdings(), file.identity.keys.incarnation())
+        .map_err(NodeError::io("cannot write down who rests on what"))?;
     file.store(layout)?;
     say_volume(&file);
     Ok((lock, file))
@@ -285,6 +290,17 @@ fn open_names(layout: &Layout, file: &NodeFile) -> Result<Repository, NodeError>
         false => Repository::create(&path, &settings),
     };
     opened.map_err(|source| names_error(layout, source))
+}
+
+fn open_rests(
+    layout: &Layout,
+    file: &NodeFile,
+    repository: &Repository,
+) -> Result<RestFile, NodeError> {
+    let identity = &file.identity;
+    let who = (identity.keys.incarnation(), identity.volume.id);
+    RestFile::open(&layout.holdings(), who, rests::seen_now(repository))
+        .map_err(NodeError::io("cannot read who rests on what"))
 }
 
 fn names_error(layout: &Layout, source: delugefs_metadata_repo::RepositoryError) -> NodeError {

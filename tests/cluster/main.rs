@@ -16,6 +16,7 @@ mod large;
 mod liars;
 mod reading;
 mod refusals;
+mod rests;
 mod room;
 mod scrubbing;
 mod sharing;

@@ -87,7 +87,8 @@ fn message() -> impl Strategy<Value = Message> {
         hello().prop_map(Message::Hello),
         proptest::collection::vec(member(), 0..20).prop_map(Message::Members),
         heads().prop_map(Message::Heads),
-        heads().prop_map(Message::Durable),
+        proptest::collection::vec(bytes.clone().prop_map(Bytes::from), 0..5)
+            .prop_map(Message::Rests),
         proptest::collection::vec((incarnation(), any::<u64>()), 0..20)
             .prop_map(Message::HoldingsHave),
         (incarnation(), any::<u64>(), any::<Option<(u64, u32)>>()).prop_map(
@@ -174,6 +175,9 @@ fn golden_bytes() {
     };
     let expected = [&[0, 0, 0, 25, 17][..], &[3; 20], &[0, 0, 1, 2]].concat();
     assert_eq!(encode(&damaged).unwrap(), expected);
+    let words = Message::Rests(vec![vec![7, 8].into(), vec![9].into()]);
+    let expected = [0, 0, 0, 14, 3, 0, 2, 0, 0, 0, 2, 7, 8, 0, 0, 0, 1, 9];
+    assert_eq!(&encode(&words).unwrap()[..], expected);
     assert_eq!((PROTOCOL.major, PROTOCOL.minor), (2, 0));
 }
 
@@ -188,6 +192,9 @@ fn limits_hold_on_both_sides() {
     };
     assert!(encode(&holdings(HOLDINGS_BYTES_MAX)).is_ok());
     assert!(encode(&holdings(HOLDINGS_BYTES_MAX + 1)).is_err());
+    let word = |length| Message::Rests(vec![vec![0; length].into()]);
+    assert!(encode(&word(WORD_BYTES_MAX)).is_ok());
+    assert!(encode(&word(WORD_BYTES_MAX + 1)).is_err());
     let most: Heads = (0..HEADS_MAX as u32)
         .map(|n| {
             let mut id = [0; 16];
