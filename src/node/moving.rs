@@ -89,10 +89,15 @@ pub fn set(node: &dyn Mover, settings: &Settings) -> Result<(), NamesError> {
     rebase_with(node, Besides::Settings(settings))
 }
 
-/// Commits that this node has the heads that it shows, even if nothing else is new: so others get those that they refuse
-/// as chains of their own, which fork.
-pub fn witness(node: &dyn Mover) -> Result<(), NamesError> {
-    rebase_with(node, Besides::Witness)
+/// Commits that this node has one side of a fork, if it shows that side and nobody has built on it; whether it did. So
+/// others get in this node's chain what they refuse as its author's.
+pub fn witness(node: &dyn Mover, side: CommitId) -> Result<bool, NamesError> {
+    rebase(node)?;
+    let is_bare = heads(&node.filesystem().base()).contains(&side);
+    if is_bare {
+        rebase_with(node, Besides::Witness)?;
+    }
+    Ok(is_bare)
 }
 
 /// Shows what the heads show, also where the last run ended before it could. A new incarnation begins its chain with

@@ -335,21 +335,12 @@ async fn witness(shared: &Arc<Shared>, refused: Vec<Refused>) {
 }
 
 fn witness_head(shared: &Shared, author: IncarnationId, head: CommitId) -> Result<(), NamesError> {
-    rebase(shared)?;
-    if !moving::heads(&shared.filesystem.base()).contains(&head) {
-        return Ok(());
+    let times = |shared: &Shared| lock(&shared.witnessed).get(&author).copied();
+    if times(shared).unwrap_or(0) < WITNESSES_MAX && moving::witness(shared, head)? {
+        *lock(&shared.witnessed).entry(author).or_default() += 1;
+        // the sync machine finds the new head at its next look, and announces it
+        shared.pending.notify_one();
     }
-    {
-        let mut witnessed = lock(&shared.witnessed);
-        let times = witnessed.entry(author).or_default();
-        if *times >= WITNESSES_MAX {
-            return Ok(());
-        }
-        *times += 1;
-    }
-    moving::witness(shared)?;
-    // the sync machine finds the new head at its next look, and announces it
-    shared.pending.notify_one();
     Ok(())
 }
 

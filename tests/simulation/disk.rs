@@ -169,6 +169,11 @@ pub(crate) fn crash_now(root: &Path, crash: Crash, random: &mut Random) -> Image
     disk.image(root, crash, random)
 }
 
+/// What a copy of the folder at this very moment has.
+pub(crate) fn copy(root: &Path) -> Image {
+    everything(root).unwrap()
+}
+
 /// The folder is no longer used.
 pub(crate) fn forget(root: &Path) {
     disks().remove(root);

@@ -8,6 +8,7 @@
 //! others than the usual ones.
 #![allow(clippy::unwrap_used, clippy::unchecked_time_subtraction)]
 
+mod backups;
 mod copies;
 mod disk;
 mod links;

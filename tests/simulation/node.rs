@@ -1,5 +1,6 @@
 //! One node: the real machine, names, filesystem and content store, on a folder of its own, with a clock of its own.
 
+use crate::backups::Backup;
 use crate::ports::{Archive, Faults, SimContents, SimEvents, SimSource};
 use crate::random::Random;
 use delugefs::bytes::ports::Bytewise;
@@ -36,6 +37,10 @@ const EPOCH: u64 = 1_000_000_000;
 
 pub(crate) fn node_id(number: usize) -> NodeId {
     NodeId::new([number as u8 + 1; 16])
+}
+
+pub(crate) fn number_of(node: NodeId) -> usize {
+    usize::from(node.as_bytes()[0]) - 1
 }
 
 pub(crate) fn address(number: usize) -> SocketAddr {
@@ -168,13 +173,26 @@ impl Parts {
     }
 }
 
+/// What `node.toml` says.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Identity {
+    pub(crate) serial: u8,
+    pub(crate) continues: Option<u8>,
+    /// The disk was put back to a copy of it since: others may have seen more of it.
+    pub(crate) is_restored: bool,
+}
+
 pub(crate) struct Node {
     pub(crate) number: usize,
     pub(crate) root: PathBuf,
     /// How often it was started.
     pub(crate) life: u32,
-    /// How often its disk was lost.
-    pub(crate) disks: u8,
+    /// Which of its incarnations it is; each has a key of its own.
+    pub(crate) identity: Identity,
+    /// How many it has had.
+    pub(crate) identities: u8,
+    /// A copy of its disk.
+    pub(crate) backup: Option<Backup>,
     pub(crate) running: Option<Running>,
     pub(crate) source: Arc<SimSource>,
     pub(crate) faults: Arc<Faults>,
@@ -196,7 +214,9 @@ impl Node {
             number,
             root: top.join(number.to_string()),
             life: 0,
-            disks: 0,
+            identity: Identity::default(),
+            identities: 0,
+            backup: None,
             running: None,
             source: Arc::new(SimSource::new(number as u8 + 1)),
             faults: Arc::default(),
@@ -213,8 +233,18 @@ impl Node {
     }
 
     fn key(&self) -> SigningKey {
+        self.key_of(self.identity.serial)
+    }
+
+    /// The incarnation that this one goes on from.
+    fn before(&self) -> Option<IncarnationId> {
+        let before = self.identity.continues?;
+        Some(self.key_of(before).incarnation())
+    }
+
+    fn key_of(&self, serial: u8) -> SigningKey {
         let mut seed = [self.number as u8 + 1; 32];
-        seed[31] = self.disks;
+        seed[31] = serial;
         SigningKey::from_bytes(&seed)
     }
 
@@ -252,7 +282,7 @@ impl Node {
 
     /// Shows all that is here; the machine's first events.
     pub(crate) fn boot(&mut self, seed: u64) -> Vec<Event> {
-        moving::catch_up(self.parts(), None).unwrap();
+        moving::catch_up(self.parts(), self.before()).unwrap();
         let sync = self.machine(seed, self.parts());
         let mut first = vec![Event::Wake];
         if self.filesystem().status().uncommitted > 0 {
@@ -294,7 +324,7 @@ impl Node {
         });
         let events = Arc::new(SimEvents::default());
         let label = format!("disk{}", self.number);
-        let committed = moving::committed(&repository, (incarnation, None))?;
+        let committed = moving::committed(&repository, (incarnation, self.before()))?;
         let config = FsConfig {
             root: self.root.clone(),
             label: label.clone(),

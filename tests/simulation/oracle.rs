@@ -176,6 +176,9 @@ struct Version {
     is_lost: bool,
 }
 
+/// The bytes that a disk has, and whether they were to be made durable.
+pub(crate) type Memory = BTreeMap<Vec<u8>, bool>;
+
 /// All versions, by their bytes: users never write the same bytes twice, but for twins.
 #[derive(Debug, Default)]
 pub(crate) struct Versions {
@@ -279,11 +282,27 @@ impl Versions {
         }
     }
 
-    /// A disk is gone: what nobody else has seen may be, too.
-    pub(crate) fn disk_lost(&mut self, node: usize) {
-        for version in self.all.values_mut() {
-            version.seen &= !(1 << node);
-            version.synced &= !(1 << node);
+    /// What is on a node's disk, as its users know it.
+    pub(crate) fn memory(&self, node: usize) -> Memory {
+        let bit = 1 << node;
+        let seen = self
+            .all
+            .iter()
+            .filter(|(_, version)| version.seen & bit != 0);
+        seen.map(|(bytes, version)| (bytes.clone(), version.synced & bit != 0))
+            .collect()
+    }
+
+    /// A disk has this, and nothing else: what nobody has seen but on that disk may be gone.
+    pub(crate) fn disk_is(&mut self, node: usize, memory: &Memory) {
+        let bit = 1 << node;
+        for (bytes, version) in &mut self.all {
+            version.seen &= !bit;
+            version.synced &= !bit;
+            if let Some(is_synced) = memory.get(bytes) {
+                version.seen |= bit;
+                version.synced |= if *is_synced { bit } else { 0 };
+            }
             version.is_alive &= version.seen != 0;
         }
     }

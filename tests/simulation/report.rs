@@ -32,6 +32,8 @@ impl Report {
         sum.kills += new.kills;
         sum.power_cuts += new.power_cuts;
         sum.wipes += new.wipes;
+        sum.restores += new.restores;
+        sum.renewals += new.renewals;
         sum.copies += new.copies;
         sum.reaped += new.reaped;
     }
@@ -49,6 +51,8 @@ impl fmt::Display for Report {
             kills,
             power_cuts,
             wipes,
+            restores,
+            renewals,
             copies,
             reaped,
             ..
@@ -58,7 +62,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{runs} runs: {acts} acts ({refused} refused) in {commits} commits, {rebases} rebases, {pulls} pulls \
-             ({failed_pulls} failed), {kills} ends ({power_cuts} by power cuts), {wipes} lost disks, {copies} copies, {reaped} reaped; \
+             ({failed_pulls} failed), {kills} ends ({power_cuts} by power cuts), {wipes} lost disks, {restores} restored ones ({renewals} found out), {copies} copies, {reaped} reaped; \
              {checks} looks, {entries} entries in the end, {conflicts} of them conflict copies"
         )
     }

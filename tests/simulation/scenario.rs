@@ -2,7 +2,7 @@
 
 use crate::disk::{self, Crash, Image};
 use crate::node::Node;
-use crate::oracle::{self, Shown, TWIN, is_conflict, look, readable};
+use crate::oracle::{self, Memory, Shown, TWIN, is_conflict, look, readable};
 use crate::ports::Faults;
 use crate::random::Random;
 use crate::report::Report;
@@ -38,6 +38,10 @@ pub(crate) enum Action {
     CrashAt(usize, Crash, u64),
     /// The disk is lost; the node begins anew.
     Wipe(usize),
+    /// The disk is copied.
+    BackUp(usize),
+    /// It is put back to that copy.
+    Restore(usize),
     /// The two are cut off from each other; if only one way, the second does not hear the first.
     Cut(usize, usize, bool),
     Heal,
@@ -102,6 +106,13 @@ impl Run {
             let at = world.random.ms(300, seconds * 1000);
             let action = draw(world);
             world.after(at, Next::Script(action));
+        }
+        if world.random.percent(20) {
+            let number = world.random.below(nodes);
+            let copied = world.random.ms(300, seconds * 1000);
+            let restored = copied + world.random.ms(0, seconds * 1000);
+            world.after(copied, Next::Script(Action::BackUp(number)));
+            world.after(restored, Next::Script(Action::Restore(number)));
         }
         let end = world.now + Duration::from_secs(seconds);
         world.run(end, |_| false);
@@ -243,6 +254,8 @@ impl World {
                 disk::arm(&self.nodes[number].root, after, crash, random);
             }
             Action::Wipe(number) => self.wipe(number),
+            Action::BackUp(number) => self.back_up(number),
+            Action::Restore(number) => self.restore(number),
             Action::Cut(a, b, is_one_way) => {
                 self.network.cut[a][b] = true;
                 self.network.cut[b][a] |= !is_one_way;
@@ -290,7 +303,8 @@ impl World {
         }
         self.goes_to_work(number);
         let home = match self.is_apart {
-            true => format!("n{number}/"),
+            // who has lost his disk does not know what he had there
+            true => format!("n{number}-{}/", self.nodes[number].identity.serial),
             false => String::new(),
         };
         self.make_home(number, &home);
@@ -409,7 +423,7 @@ impl World {
     }
 
     /// The process ends at once. Whether there was one.
-    fn kill(&mut self, number: usize) -> bool {
+    pub(crate) fn kill(&mut self, number: usize) -> bool {
         if self.nodes[number].running.take().is_none() {
             return false;
         }
@@ -473,7 +487,7 @@ impl World {
     }
 
     /// Contents that are whole on no disk any more.
-    fn note_lost(&mut self) {
+    pub(crate) fn note_lost(&mut self) {
         for content in self.archive.all() {
             let hex = content.to_string();
             let bytes = self.archive.get(&content);
@@ -538,8 +552,8 @@ impl World {
         std::fs::remove_dir_all(&self.nodes[number].root).unwrap();
         disk::forget(&self.nodes[number].root);
         self.note_lost();
-        self.nodes[number].disks += 1;
-        self.versions.disk_lost(number);
+        self.nodes[number].begin_anew(None);
+        self.versions.disk_is(number, &Memory::new());
         if let Some(model) = &mut self.models[number] {
             model.clear();
         }

@@ -2,13 +2,14 @@
 
 use crate::disk;
 use crate::network::{ConnectionId, Freight, Network, connection};
-use crate::node::{Node, Running, number_at};
+use crate::node::{Node, Running, number_at, number_of};
 use crate::oracle::{Shown, Versions, look};
 use crate::ports::Archive;
 use crate::random::Random;
 use delugefs::node::moving;
-use delugefs_core::ids::InfoHash;
-use delugefs_core::sync::{Effect, Event, Evidence, LinkId, Message, PullId};
+use delugefs_core::ids::{InfoHash, NodeId};
+use delugefs_core::sync::{Effect, Event, Message, PullId};
+use delugefs_metadata_repo::exchange::ExchangeError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ pub(crate) struct Fetch {
     pub(crate) by: usize,
     pub(crate) life: u32,
     pub(crate) from: usize,
-    pub(crate) pull: PullId,
+    /// Which of the machine's it is, unless the node makes it for itself.
+    pub(crate) pull: Option<PullId>,
 }
 
 /// How often things happened.
@@ -68,6 +70,9 @@ pub(crate) struct Counts {
     pub(crate) kills: u64,
     pub(crate) power_cuts: u64,
     pub(crate) wipes: u64,
+    pub(crate) restores: u64,
+    /// Restored nodes that found out by what others had seen of them.
+    pub(crate) renewals: u64,
     pub(crate) copies: u64,
     pub(crate) reaped: u64,
     /// Messages other than heartbeats.
@@ -250,7 +255,7 @@ impl World {
         match effect {
             Effect::Commit => self.work_begins(number, Work::Commit),
             Effect::Rebase => self.work_begins(number, Work::Rebase),
-            Effect::Pull { pull, link, .. } => self.ask(number, pull, link),
+            Effect::Pull { pull, peer, .. } => self.ask(number, peer, Some(pull)),
             Effect::Send { link, message } => {
                 let is_talk = !matches!(message, Message::Ping | Message::Pong);
                 self.counts.talk += u64::from(is_talk);
@@ -272,21 +277,13 @@ impl World {
                 let (id, end) = connection(link);
                 self.hang_up(id, Some(end));
             }
-            Effect::SuspectIdentity { evidence, .. } => self.suspect(number, evidence),
+            Effect::SuspectIdentity { peer, evidence } => self.suspect(number, peer, evidence),
             Effect::Connected { peer } => {
                 self.log(|| format!("{number} is connected to {peer:?}"));
                 self.nodes[number].parts().replica.cluster_changed();
             }
             Effect::Lost { .. } => self.nodes[number].parts().replica.cluster_changed(),
         }
-    }
-
-    /// No disk was copied here.
-    fn suspect(&self, number: usize, evidence: Evidence) {
-        let parts = self.nodes[number].parts();
-        let Evidence::Head(commit) = evidence;
-        let is_ours = parts.repository.is_known(commit).unwrap();
-        assert!(is_ours, "{number} does not know its own {evidence:?}");
     }
 
     fn work_begins(&mut self, number: usize, work: Work) {
@@ -429,15 +426,13 @@ impl World {
         self.after(UPKEEP_EVERY, Next::Upkeep(number, life));
     }
 
-    /// Asks for a pull, over a link.
-    fn ask(&mut self, number: usize, pull: PullId, over: LinkId) {
+    /// Asks for a pull.
+    pub(crate) fn ask(&mut self, number: usize, peer: NodeId, pull: Option<PullId>) {
         self.counts.pulls += 1;
-        let (id, end) = connection(over);
-        let from = self.network.connections.get(&id).map(|c| c.ends[1 - end]);
         let fetch = Fetch {
             by: number,
             life: self.nodes[number].life,
-            from: from.unwrap_or(number),
+            from: number_of(peer),
             pull,
         };
         let mut delay = self.network.delay(&mut self.random) * 2;
@@ -454,21 +449,8 @@ impl World {
         let is_reached = fetch.by != fetch.from
             && self.network.joined(fetch.by, fetch.from)
             && self.nodes[fetch.from].is_running();
-        let breaks_after = match self.random.percent(self.failures) {
-            true => Some(self.random.within(0, 3000)),
-            false => None,
-        };
-        let is_done = is_reached && {
-            let to = self.nodes[fetch.by].parts().repository.clone();
-            let from = self.nodes[fetch.from].parts().repository.clone();
-            let own = self.nodes[fetch.by].incarnation();
-            self.goes_to_work(fetch.by);
-            let pulled = crate::wire::pull(&to, own, &from, breaks_after);
-            let is_excused = breaks_after.is_some();
-            assert!(pulled.is_ok() || is_excused, "a pull fails: {pulled:?}");
-            pulled.is_ok()
-        };
-        if self.has_crashed(fetch.by) {
+        let is_done = is_reached && self.bring(fetch);
+        if self.has_crashed(fetch.by) || !self.is_alive(fetch.by, fetch.life) {
             return;
         }
         self.counts.failed_pulls += u64::from(!is_done);
@@ -481,12 +463,46 @@ impl World {
         self.after(delay, Next::Pulled(fetch, is_done));
     }
 
+    /// Whether a pull from a node that is reached goes well. The puller may come to its end over it.
+    fn bring(&mut self, fetch: Fetch) -> bool {
+        let breaks_after = match self.random.percent(self.failures) {
+            true => Some(self.random.within(0, 3000)),
+            false => None,
+        };
+        let to = self.nodes[fetch.by].parts().repository.clone();
+        let from = self.nodes[fetch.from].parts().repository.clone();
+        let own = self.nodes[fetch.by].incarnation();
+        self.goes_to_work(fetch.by);
+        let pulled = crate::wire::pull(&to, own, &from, breaks_after);
+        if self.has_crashed(fetch.by) {
+            return false;
+        }
+        match pulled {
+            Ok(pulled) => {
+                self.witness(fetch.by, pulled.refused);
+                true
+            }
+            Err(ExchangeError::OwnChainAhead { .. }) => {
+                self.falls_behind(fetch.by);
+                false
+            }
+            Err(error) => {
+                assert!(breaks_after.is_some(), "a pull fails: {error}");
+                false
+            }
+        }
+    }
+
     fn pulled(&mut self, fetch: Fetch, is_done: bool) {
         if self.is_alive(fetch.by, fetch.life) {
             // read now: heads of two pulls that end close together must not be told in the wrong order
             let outcome = self.nodes[fetch.by].parts().outcome(is_done);
-            let pull = fetch.pull;
-            self.handle(fetch.by, Event::PullFinished { pull, outcome });
+            let event = match fetch.pull {
+                Some(pull) => Event::PullFinished { pull, outcome },
+                // what came with it is found by the machine
+                None => Event::LocalChanges,
+            };
+            self.handle(fetch.by, event);
         }
     }
 
