@@ -16,6 +16,9 @@ const ROOM: u64 = 1 << 40;
 impl World {
     /// Fetches what the plan says this node should hold.
     pub(crate) fn copy_contents(&mut self, number: usize) {
+        if self.is_full(number) {
+            return;
+        }
         let replica = &self.nodes[number].parts().replica;
         let subjects = replica.take_subjects();
         let contents: Vec<ContentRef> = if subjects.all {
@@ -25,7 +28,7 @@ impl World {
             all.filter(|content| subjects.some.contains(&content.info_hash))
                 .collect()
         };
-        if contents.is_empty() || self.is_full(number) {
+        if contents.is_empty() {
             return;
         }
         let facts = self.facts(number);
