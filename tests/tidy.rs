@@ -11,7 +11,7 @@ const LINES_MAX: usize = 600;
 const DOORS: [(&str, &[&str]); 6] = [
     ("gix", &["metadata-repo"]),
     ("librqbit", &["tests/interop"]),
-    ("fuser", &["src/fuse", "tests/power/drive.rs"]),
+    ("fuser", &["src/fuse", "tests/power"]),
     ("mdns_sd", &["discovery/src/mdns.rs", "discovery/tests"]),
     ("zeroconf", &["discovery/src/avahi/session.rs"]),
     ("snow", &["src/link"]),

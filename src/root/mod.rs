@@ -88,7 +88,14 @@ impl RootError {
 }
 
 /// What an attempt of ours that was cut off may have left in a folder that is no root yet.
-const LEFT_BY_US: [&str; 5] = ["lock", "log", "node.toml.new", "data", "lost+found"];
+const LEFT_BY_US: [&str; 6] = [
+    "lock",
+    "log",
+    "node.toml.new",
+    "data",
+    "holdings",
+    "lost+found",
+];
 
 /// Whether a folder is a root or can become one: there is none yet, or nothing is in it but what is ours.
 pub fn check_folder(root: &Path) -> Result<(), RootError> {

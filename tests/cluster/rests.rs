@@ -65,19 +65,21 @@ fn everyone_hears_on_what_everyone_rests() {
     let (head, of_a) = (head(&a), incarnation(&a));
     a.stop();
 
-    // who was not there hears it from b, and whom b has met
+    // who was not there hears it from b, and to whom they have given history
     let c = lab.node(3, "c").start();
     eventually(SOON, "c knows of a and b", || {
         let rests = rests(&lab, "c");
         let word = rests.word(of_a).map(|word| word.rest().heads.clone());
         word == Some([head].into()) && knows(&lab, "c", &b)
     });
-    eventually(SOON, "b says that it has met a and c", || {
+    let has_met = |one: IncarnationId, other: IncarnationId| {
         let rests = rests(&lab, "c");
-        let met = rests
-            .word(incarnation(&b))
-            .map(|word| word.rest().met.clone());
-        met.is_some_and(|met| met.contains(&of_a) && met.contains(&incarnation(&c)))
+        rests
+            .word(one)
+            .is_some_and(|word| word.rest().met.contains(&other))
+    };
+    eventually(SOON, "a has met b, and b has met c", || {
+        has_met(of_a, incarnation(&b)) && has_met(incarnation(&b), incarnation(&c))
     });
 }
 
@@ -100,7 +102,7 @@ fn a_restored_disk_is_told_by_what_it_has_said_itself() {
         let head = a.head();
         fs::write(a.path(name), "by a").unwrap();
         eventually(SOON, "a has heard more of b", || {
-            a.head() != head && knows(&lab, "a", &b)
+            a.head() != head && b.head() == a.head() && knows(&lab, "a", &b)
         });
     }
     b.stop();

@@ -13,12 +13,12 @@ const SOON: Duration = Duration::from_secs(30);
 const STEPS: [&str; 13] = [
     "lock",
     "data",
+    "holdings",
     "node.toml.new",
     "node.toml",
     "metadata.git.new",
     "metadata.git.new/HEAD",
     "metadata.git",
-    "holdings",
     "expiring",
     "staging",
     "journal",
