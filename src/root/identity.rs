@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn golden() {
         let text = "\
-format = \"draft-2\"
+format = \"draft-3\"
 standing = \"creating\"
 node = \"01010101010101010101010101010101\"
 label = \"server1:/mnt/disk1\"
