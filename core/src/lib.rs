@@ -9,6 +9,7 @@ pub mod conflict;
 pub mod entry;
 pub mod holdings;
 pub mod ids;
+mod input;
 pub mod limits;
 pub mod memory_tree;
 pub mod merge;

@@ -11,6 +11,7 @@ use super::names;
 use super::shared::{Shared, unix_time};
 use crate::link::Message;
 use crate::link::codec::{FRAME_BYTES_MAX, WORDS_MAX};
+use crate::link::keys::verify;
 use crate::sync_ext::lock;
 use bytes::Bytes;
 use delugefs_core::ids::{CommitId, IncarnationId, VolumeId};
@@ -18,7 +19,7 @@ use delugefs_core::past::rests::codec::{self, CodecError, LIST_BYTES_MAX, WORD_B
 use delugefs_core::past::rests::{Heard, Keys, Rests, Word};
 use delugefs_core::sync::LinkId;
 use delugefs_metadata_repo::{Repository, RepositoryError};
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer as _, SigningKey};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -59,8 +60,7 @@ struct Ed25519;
 
 impl Keys for Ed25519 {
     fn verify(&self, key: &[u8; 32], bytes: &[u8], signature: &[u8; 64]) -> bool {
-        let signature = Signature::from_bytes(signature);
-        VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify_strict(bytes, &signature).is_ok())
+        verify(key, bytes, signature)
     }
 }
 

@@ -149,7 +149,8 @@ pub fn can_cut() -> bool {
     has(&["mkfs.ext4", "losetup", "git", "sqlite3"])
 }
 
-fn cut_again_and_again(rounds: u64) {
+/// Runs a machine with a drive of its own, and lets it come to a good end.
+pub fn with_machine(run: impl FnOnce(&mut Machine<'_>)) {
     if !can_cut() {
         return;
     }
@@ -159,10 +160,16 @@ fn cut_again_and_again(rounds: u64) {
     let boot = Boot::new(folder.path());
     let lab = Lab::new(1);
     let mut machine = Machine::new(&lab, boot, seed);
-    for round in 0..rounds {
-        machine.round(round);
-    }
+    run(&mut machine);
     machine.ends_well();
+}
+
+fn cut_again_and_again(rounds: u64) {
+    with_machine(|machine| {
+        for round in 0..rounds {
+            machine.round(round);
+        }
+    });
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! The drive fails at any write or flush, or has no room.
 
-use crate::boot::Boot;
-use crate::cuts::{Machine, can_cut};
-use crate::support::random::seed;
-use crate::support::{Lab, eventually};
+use crate::cuts::{Machine, with_machine};
+use crate::support::eventually;
 use std::fs::File;
 use std::time::Duration;
 
@@ -66,20 +64,12 @@ impl Machine<'_> {
 }
 
 fn fail_again_and_again(rounds: u64) {
-    if !can_cut() {
-        return;
-    }
-    let seed = seed();
-    eprintln!("SEED={seed}");
-    let folder = tempfile::tempdir().unwrap();
-    let boot = Boot::new(folder.path());
-    let lab = Lab::new(1);
-    let mut machine = Machine::new(&lab, boot, seed);
-    machine.fill();
-    for round in 0..rounds {
-        machine.fault(round);
-    }
-    machine.ends_well();
+    with_machine(|machine| {
+        machine.fill();
+        for round in 0..rounds {
+            machine.fault(round);
+        }
+    });
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::{
     PAGES_MAX, PageMark, Record, Signature, Signed, Statement,
 };
 use crate::ids::{InfoHash, PublicKey};
+use crate::input::{Input, TooShort};
 
 /// Longest encoded batch in bytes: a full one of records.
 pub const BATCH_BYTES_MAX: usize = 2 + 8 + 4 + BATCH_RECORDS_MAX * RECORD_BYTES + SIGNATURE_BYTES;
@@ -47,6 +48,12 @@ pub enum CodecError {
     /// The batches of a file do not follow each other, or go beyond a limit.
     #[error("holdings: {0}")]
     Refused(#[from] HoldingsError),
+}
+
+impl From<TooShort> for CodecError {
+    fn from(_: TooShort) -> Self {
+        Self::Malformed("length")
+    }
 }
 
 /// What the author of a statement signs.
@@ -141,7 +148,7 @@ fn signed<'a>(
 
 fn records(input: &mut Input<'_>) -> Result<Statement, CodecError> {
     let from = input.u64()?;
-    let count = input.count(BATCH_RECORDS_MAX, RECORD_BYTES)?;
+    let count = count(input, BATCH_RECORDS_MAX, RECORD_BYTES)?;
     if count == 0 {
         return Err(CodecError::Malformed("no records"));
     }
@@ -152,7 +159,7 @@ fn records(input: &mut Input<'_>) -> Result<Statement, CodecError> {
             1 => Operation::Held,
             _ => return Err(CodecError::Malformed("operation")),
         };
-        let content = input.info_hash()?;
+        let content = InfoHash::new(input.array()?);
         records.push(Record { operation, content });
     }
     Ok(Statement::Records { from, records })
@@ -160,10 +167,10 @@ fn records(input: &mut Input<'_>) -> Result<Statement, CodecError> {
 
 fn checkpoint(input: &mut Input<'_>) -> Result<Statement, CodecError> {
     let at = input.u64()?;
-    let count = input.count(PAGES_MAX, MARK_BYTES)?;
+    let count = count(input, PAGES_MAX, MARK_BYTES)?;
     let mut pages: Vec<PageMark> = Vec::with_capacity(count);
     for _ in 0..count {
-        let (last, hash) = (input.info_hash()?, input.array()?);
+        let (last, hash) = (InfoHash::new(input.array()?), input.array()?);
         if pages.last().is_some_and(|page| page.last >= last) {
             return Err(CodecError::Malformed("order"));
         }
@@ -174,10 +181,10 @@ fn checkpoint(input: &mut Input<'_>) -> Result<Statement, CodecError> {
 
 fn page(input: &mut Input<'_>) -> Result<Batch, CodecError> {
     let (at, index) = (input.u64()?, input.u32()?);
-    let count = input.count(BATCH_RECORDS_MAX, InfoHash::LEN)?;
+    let count = count(input, BATCH_RECORDS_MAX, InfoHash::LEN)?;
     let mut held: Vec<InfoHash> = Vec::with_capacity(count);
     for _ in 0..count {
-        let content = input.info_hash()?;
+        let content = InfoHash::new(input.array()?);
         if held.last().is_some_and(|previous| *previous >= content) {
             return Err(CodecError::Malformed("order"));
         }
@@ -306,47 +313,11 @@ fn next_frame<'a>(input: &mut Input<'a>) -> Option<&'a [u8]> {
 }
 
 /// Bytes yet to be read.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], CodecError> {
-        let (head, tail) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(CodecError::Malformed("length"))?;
-        self.0 = tail;
-        Ok(head)
+/// A number of items of some length, all of them still to come.
+fn count(input: &mut Input<'_>, most: usize, item_bytes: usize) -> Result<usize, CodecError> {
+    let count = input.u32()? as usize;
+    if count > most || count > input.0.len() / item_bytes {
+        return Err(CodecError::Malformed("count"));
     }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
-        let bytes = self.take(N)?;
-        bytes
-            .try_into()
-            .map_err(|_| CodecError::Malformed("length"))
-    }
-
-    fn u8(&mut self) -> Result<u8, CodecError> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    fn u32(&mut self) -> Result<u32, CodecError> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, CodecError> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn info_hash(&mut self) -> Result<InfoHash, CodecError> {
-        Ok(InfoHash::new(self.array()?))
-    }
-
-    /// A number of items of some length, all of them still to come.
-    fn count(&mut self, most: usize, item_bytes: usize) -> Result<usize, CodecError> {
-        let count = self.u32()? as usize;
-        if count > most || count > self.0.len() / item_bytes {
-            return Err(CodecError::Malformed("count"));
-        }
-        Ok(count)
-    }
+    Ok(count)
 }

@@ -11,6 +11,7 @@
 
 use super::{HEADS_MAX, Known, Rest, Rests, WORDS_BYTES_MAX};
 use crate::ids::{CommitId, IncarnationId, VolumeId};
+use crate::input::{Input, TooShort};
 use crate::limits::INCARNATIONS_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,6 +48,12 @@ pub enum CodecError {
     /// Written by a newer program.
     #[error("version {0} is not known here (this program knows {VERSION})")]
     Version(u8),
+}
+
+impl From<TooShort> for CodecError {
+    fn from(_: TooShort) -> Self {
+        Self::Malformed("length")
+    }
 }
 
 /// The public half of signing (ed25519, RFC 8032), which is not this crate's.
@@ -88,9 +95,9 @@ impl Word {
         let mut input = Input(bytes);
         let key = input.array()?;
         let rest = Rest {
-            number: u64::from_le_bytes(input.array()?),
-            heads: input.ids(HEADS_MAX, CommitId::new)?,
-            met: input.ids(INCARNATIONS_MAX, IncarnationId::new)?,
+            number: input.u64()?,
+            heads: ids(&mut input, HEADS_MAX, CommitId::new)?,
+            met: ids(&mut input, INCARNATIONS_MAX, IncarnationId::new)?,
         };
         let signed = &bytes[..bytes.len() - input.0.len()];
         let signature = input.array()?;
@@ -167,18 +174,18 @@ pub fn decode(bytes: &[u8], volume: VolumeId, keys: &dyn Keys) -> Result<Rests, 
     let since = i64::from_le_bytes(input.array()?);
     let full = input.array()? == [1];
     let mut nodes = BTreeMap::new();
-    for _ in 0..input.count()? {
+    for _ in 0..input.u32()? {
         let incarnation = IncarnationId::new(input.array()?);
         let seen = i64::from_le_bytes(input.array()?);
-        let length = input.count()?;
-        let word = match input.bytes(length)? {
+        let length = input.u32()?;
+        let word = match input.take(length as usize)? {
             [] => None,
             word => Some(Word::read(word, volume, keys)?),
         };
         nodes.insert(incarnation, Known { seen, word });
     }
     let mut met = BTreeSet::new();
-    for _ in 0..input.count()? {
+    for _ in 0..input.u32()? {
         met.insert(IncarnationId::new(input.array()?));
     }
     let rests = Rests {
@@ -195,45 +202,23 @@ pub fn decode(bytes: &[u8], volume: VolumeId, keys: &dyn Keys) -> Result<Rests, 
     }
 }
 
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn bytes(&mut self, count: usize) -> Result<&'a [u8], CodecError> {
-        let taken = self.0.split_at_checked(count);
-        let (taken, rest) = taken.ok_or(CodecError::Malformed("length"))?;
-        self.0 = rest;
-        Ok(taken)
+/// Ascending ones.
+fn ids<const N: usize, T: Ord>(
+    input: &mut Input<'_>,
+    most: usize,
+    new: fn([u8; N]) -> T,
+) -> Result<BTreeSet<T>, CodecError> {
+    let count = usize::from(input.u16()?);
+    if count > most {
+        return Err(CodecError::Malformed("count"));
     }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
-        let bytes = self.bytes(N)?;
-        bytes
-            .try_into()
-            .map_err(|_| CodecError::Malformed("length"))
-    }
-
-    fn count(&mut self) -> Result<usize, CodecError> {
-        Ok(u32::from_le_bytes(self.array()?) as usize)
-    }
-
-    /// Ascending ones.
-    fn ids<const N: usize, T: Ord>(
-        &mut self,
-        most: usize,
-        new: fn([u8; N]) -> T,
-    ) -> Result<BTreeSet<T>, CodecError> {
-        let count = usize::from(u16::from_le_bytes(self.array()?));
-        if count > most {
-            return Err(CodecError::Malformed("count"));
+    let mut ids = BTreeSet::new();
+    for _ in 0..count {
+        let id = new(input.array()?);
+        if ids.last().is_some_and(|last| *last >= id) {
+            return Err(CodecError::Malformed("order"));
         }
-        let mut ids = BTreeSet::new();
-        for _ in 0..count {
-            let id = new(self.array()?);
-            if ids.last().is_some_and(|last| *last >= id) {
-                return Err(CodecError::Malformed("order"));
-            }
-            ids.insert(id);
-        }
-        Ok(ids)
+        ids.insert(id);
     }
+    Ok(ids)
 }

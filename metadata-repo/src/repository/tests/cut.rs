@@ -33,6 +33,22 @@ fn edits(node: &mut Node, count: u32) -> Vec<CommitId> {
     (0..count).map(edit).map(Option::unwrap).collect()
 }
 
+/// A node with five commits, of which the first two are gone.
+fn old(scratch: &TempDir) -> (Node, Vec<CommitId>) {
+    let mut node = Node::create(&scratch.path().join("old"), 1);
+    let commits = edits(&mut node, 5);
+    cut(&node.repository, commits[2]);
+    sweep(&node);
+    (node, commits)
+}
+
+/// What lies below a cut goes.
+fn sweep(node: &Node) {
+    for days in 0..3 {
+        maintain(&node.repository, true, days * 2);
+    }
+}
+
 fn pull(to: &mut Node, from: &Node) {
     let pulled = exchange_with(&to.repository, &from.repository, &PullOptions::default());
     assert_eq!(pulled.unwrap().refused, []);
@@ -52,9 +68,7 @@ fn what_lies_below_goes_and_the_rest_stays() {
     node.refresh();
     assert_eq!(node.view, shown);
     edits(&mut node, 2);
-    for days in 0..3 {
-        maintain(&node.repository, true, days * 2);
-    }
+    sweep(&node);
     let is_here = |commit: &CommitId| exists(&path, &commit.to_string());
     let here: Vec<bool> = commits.iter().map(is_here).collect();
     assert_eq!(here, [false, false, false, true, true, true]);
@@ -94,12 +108,7 @@ fn cut_or_not_all_merge_alike() {
 #[test]
 fn a_newcomer_begins_at_the_cut_and_its_work_goes_to_all() {
     let scratch = TempDir::new().unwrap();
-    let mut old = Node::create(&scratch.path().join("old"), 1);
-    let commits = edits(&mut old, 5);
-    cut(&old.repository, commits[2]);
-    for days in 0..3 {
-        maintain(&old.repository, true, days * 2);
-    }
+    let (mut old, _) = old(&scratch);
     let path = scratch.path().join("new");
     let mut new = Node::create(&path, 2);
     pull(&mut new, &old);
@@ -115,12 +124,7 @@ fn a_newcomer_begins_at_the_cut_and_its_work_goes_to_all() {
 #[test]
 fn who_has_begun_before_the_cut_neither_takes_it_nor_is_lost() {
     let scratch = TempDir::new().unwrap();
-    let mut old = Node::create(&scratch.path().join("old"), 1);
-    let commits = edits(&mut old, 5);
-    cut(&old.repository, commits[2]);
-    for days in 0..3 {
-        maintain(&old.repository, true, days * 2);
-    }
+    let (mut old, commits) = old(&scratch);
     let mut early = Node::create(&scratch.path().join("early"), 2);
     early.put([file(7, "before it met anyone")]);
     let shown = early.view.clone();
