@@ -15,6 +15,7 @@ use delugefs_core::holdings::{Log, Operation, Wanted};
 use delugefs_core::ids::{BlobId, EntryId, IncarnationId, InfoHash, TreeId};
 use delugefs_core::sync::Positions;
 use delugefs_metadata_repo::Repository;
+use delugefs_metadata_repo::signature::Signer as _;
 use delugefs_torrent::metainfo::{Info, piece_length};
 use delugefs_torrent::store::{ContentStore, State};
 use delugefs_torrent::swarm::Swarm;
@@ -84,7 +85,7 @@ impl Replica {
         key: SigningKey,
         boot: Boot,
     ) -> io::Result<Self> {
-        let own = IncarnationId::of_key(key.verifying_key().as_bytes());
+        let own = key.incarnation();
         let mut holdings = HoldingsFiles::open(&root.join("holdings"), key)?;
         let boot = BootFile::new(root, boot);
         let complete = store.list().into_iter().filter(|held| held.complete);
@@ -540,7 +541,7 @@ mod tests {
         assert_eq!(reap(&replica, &[]), 0, "nobody holds the new bytes");
         let there = tempfile::tempdir().unwrap();
         let key = SigningKey::from_bytes(&[2; 32]);
-        let other = IncarnationId::of_key(key.verifying_key().as_bytes());
+        let other = key.incarnation();
         let mut holdings = HoldingsFiles::open(there.path(), key).unwrap();
         let records = [(Operation::Held, new)].into_iter();
         holdings.push(records).unwrap();

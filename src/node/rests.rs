@@ -9,6 +9,7 @@ use super::members::Members;
 use super::moving::base_view;
 use super::names;
 use super::shared::{Shared, unix_time};
+use crate::durable;
 use crate::link::Message;
 use crate::link::codec::{FRAME_BYTES_MAX, WORDS_MAX};
 use crate::link::keys::verify;
@@ -21,7 +22,6 @@ use delugefs_core::sync::LinkId;
 use delugefs_metadata_repo::{Repository, RepositoryError};
 use ed25519_dalek::{Signer as _, SigningKey};
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -75,8 +75,8 @@ fn file(holdings: &Path) -> PathBuf {
 }
 
 fn store(path: &Path, rests: &Rests) -> io::Result<()> {
-    crate::durable::replace(path, &codec::encode(rests))?;
-    File::open(path.parent().unwrap_or(path))?.sync_all()
+    durable::replace(path, &codec::encode(rests))?;
+    durable::sync_name(path)
 }
 
 impl RestFile {
@@ -352,6 +352,7 @@ enum SayError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use delugefs_metadata_repo::signature::Signer as _;
 
     const VOLUME: VolumeId = VolumeId::new([5; 16]);
     const RETIRE: i64 = 100;
@@ -362,7 +363,7 @@ mod tests {
     }
 
     fn who(number: u8) -> IncarnationId {
-        IncarnationId::of_key(key(number).verifying_key().as_bytes())
+        key(number).incarnation()
     }
 
     fn heads(number: u8) -> BTreeSet<CommitId> {
