@@ -150,18 +150,13 @@ impl Filesystem {
     ) -> Result<(), FsError> {
         let from = (from.0, parse(from.1)?);
         let to = (to.0, parse(to.1)?);
-        let mut is_content = false;
         loop {
             let mut state = self.lock();
-            let successor = state.unsynced_successor(&from, &to)?;
-            let Some(successor) = successor.filter(|_| !is_content) else {
+            let Some(successor) = state.unsynced_successor(&from, &to)? else {
                 return state.rename(&from, to, mode);
             };
             drop(state);
-            is_content = self.sync_staged(&[successor])? == 0;
-            if is_content {
-                self.sync_contents()?;
-            }
+            self.sync_bytes(successor)?;
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::staging::Phase;
 use super::state::{Plan, State};
+use super::sync::make_durable;
 use super::{Filesystem, FsError, Inode, SealJob, Sealed};
 use delugefs_core::entry::{Content, Entry, Kind};
 use delugefs_core::ids::InfoHash;
@@ -39,18 +40,22 @@ impl Filesystem {
     /// waits for nothing.
     #[expect(clippy::needless_pass_by_value, reason = "the job ends here")]
     pub fn sealed(&self, job: SealJob, outcome: Result<Sealed, FsError>) -> Result<(), FsError> {
-        let is_precious = self.lock().is_precious(job.inode);
-        let outcome = outcome.and_then(|sealed| match is_precious {
-            true => self.sync_contents().map(|()| sealed),
-            false => Ok(sealed),
-        });
+        let (is_precious, contents) = {
+            let state = self.lock();
+            let contents = Arc::clone(&state.ports.contents);
+            (state.is_precious(job.inode), contents)
+        };
+        let durable =
+            |sealed: Sealed| make_durable(&*contents, &[sealed.content.info_hash]).map(|()| sealed);
+        let outcome = match is_precious {
+            true => outcome.and_then(durable),
+            false => outcome,
+        };
         let mut state = self.lock();
-        let outcome = match outcome {
-            // it was synced or renamed just now, which is rare
-            Ok(sealed) if !is_precious && state.is_precious(job.inode) => {
-                state.ports.contents.sync().map(|()| sealed)
-            }
-            outcome => outcome,
+        // it was synced or renamed just now, which is rare
+        let outcome = match !is_precious && state.is_precious(job.inode) {
+            true => outcome.and_then(durable),
+            false => outcome,
         };
         let ended = state.end_seal(job.inode, outcome);
         drop(state);

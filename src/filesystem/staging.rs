@@ -9,12 +9,12 @@ use super::FsError;
 use super::journal::StagedItem;
 use delugefs_core::entry::Placed;
 use delugefs_core::time::Timestamp;
-use rustix::fs::{Timespec, Timestamps};
+use rustix::fs::{Advice, Timespec, Timestamps, fadvise};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// The modification time of a staging file that nobody has written yet.
 const UNWRITTEN: Timestamp = Timestamp {
@@ -51,6 +51,8 @@ pub(super) type Nonce = [u8; 16];
 pub(super) struct Staged {
     /// Open for reading and writing.
     pub(super) file: Arc<File>,
+    /// Held while its bytes are synced.
+    pub(super) syncing: Arc<Mutex<()>>,
     pub(super) nonce: Nonce,
     pub(super) phase: Phase,
     /// Handles open for writing.
@@ -73,6 +75,7 @@ impl Staged {
     pub(super) fn new(file: File, nonce: Nonce) -> Self {
         Self {
             file: Arc::new(file),
+            syncing: Arc::default(),
             nonce,
             phase: Phase::Writing,
             writers: 0,
@@ -163,6 +166,8 @@ impl Staging {
             opened => opened?,
         };
         let _ = std::fs::remove_file(self.seal_path(nonce));
+        // where a sync has failed, the kernel may still show what the disk does not have
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
         let at = modified(&file)?;
         let shared = file.metadata()?.nlink() > 1;
         let mut staged = Staged::new(file, *nonce);
@@ -197,9 +202,8 @@ impl Staging {
         Ok(())
     }
 
-    pub(super) fn sync_folder(&self) -> Result<(), FsError> {
-        File::open(&self.folder)?.sync_all()?;
-        Ok(())
+    pub(super) fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
     }
 }
 

@@ -2,16 +2,24 @@
 
 use super::inode::Node;
 use super::journal::Record;
+use super::pending::content;
+use super::ports::Contents;
 use super::staging::Staging;
 use super::state::State;
 use super::{Filesystem, FsError, HandleId, Inode};
 use crate::sync_ext::lock;
+use delugefs_core::ids::InfoHash;
 use std::fs::File;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Files by inode, to be synced.
-type Files = Vec<(Inode, Arc<File>)>;
+/// A staging file to be synced.
+struct Unsynced {
+    inode: Inode,
+    file: Arc<File>,
+    turn: Arc<Mutex<()>>,
+}
 
 /// Syncs of one thing, each of which serves all who asked before it began.
 #[derive(Debug, Default)]
@@ -43,9 +51,7 @@ impl Filesystem {
     /// `fsync`: bytes and names survive a power cut on this disk. Blocks.
     pub fn sync(&self, handle: HandleId) -> Result<(), FsError> {
         let inode = self.lock().handle_inode(handle)?;
-        if self.sync_staged(&[inode])? == 0 {
-            self.sync_contents()?;
-        }
+        self.sync_bytes(inode)?;
         self.sync_journal()
     }
 
@@ -75,28 +81,63 @@ impl Filesystem {
         inodes.sort_unstable();
         self.sync_staged(&inodes)?;
         // what was hashed already, or meanwhile
-        self.sync_contents()?;
+        self.sync_contents(&inodes)?;
         self.sync_journal()
     }
 
+    /// Makes a file's bytes durable, wherever they are. Blocks.
+    pub(super) fn sync_bytes(&self, inode: Inode) -> Result<(), FsError> {
+        match self.sync_staged(&[inode])? {
+            0 => self.sync_contents(&[inode]),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes what has left its staging file durable.
-    pub(super) fn sync_contents(&self) -> Result<(), FsError> {
-        let contents = Arc::clone(&self.lock().ports.contents);
-        contents.sync()
+    fn sync_contents(&self, inodes: &[Inode]) -> Result<(), FsError> {
+        let (contents, wanted) = {
+            let state = self.lock();
+            let contents = Arc::clone(&state.ports.contents);
+            (contents, state.fragile_contents(inodes))
+        };
+        make_durable(&*contents, &wanted)
     }
 
     /// Makes staging files durable: bytes, names, and that the journal says so when it is synced. How many files still
     /// have theirs: the bytes of the others are contents.
-    pub(super) fn sync_staged(&self, inodes: &[Inode]) -> Result<usize, FsError> {
+    fn sync_staged(&self, inodes: &[Inode]) -> Result<usize, FsError> {
         let (files, folder) = self.lock().staged_files(inodes);
         let asked = self.0.folder.ask();
-        for (_, file) in &files {
-            file.sync_data()?;
+        for file in &files {
+            self.sync_file(file)?;
         }
         if let Some(staging) = folder {
-            self.0.folder.serve(asked, || staging.sync_folder())?;
+            let sync = || self.or_stop(staging.sync_folder(), || "the staging folder".into());
+            self.0.folder.serve(asked, sync)?;
         }
         self.lock().note_synced(&files)
+    }
+
+    /// One at a time: of those who sync a file at once the kernel tells only one that it could not write it.
+    fn sync_file(&self, unsynced: &Unsynced) -> Result<(), FsError> {
+        let _turn = lock(&unsynced.turn);
+        self.lock().check_publishing()?;
+        self.or_stop(unsynced.file.sync_data(), || {
+            self.lock().describe(unsynced.inode)
+        })
+    }
+
+    /// A sync after one that failed says nothing: the kernel has forgotten what it could not write.
+    fn or_stop(
+        &self,
+        synced: io::Result<()>,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), FsError> {
+        synced.map_err(|error| {
+            let publishing = self.lock().ports.publishing.clone();
+            publishing.stop(format!("{} cannot be synced: {error}", what()));
+            error.into()
+        })
     }
 
     fn sync_journal(&self) -> Result<(), FsError> {
@@ -109,42 +150,61 @@ impl Filesystem {
         if *durable >= wanted {
             return Ok(());
         }
-        let (file, sequence, publishing) = {
+        let (file, sequence) = {
             let state = self.lock();
-            // a sync after one that failed says nothing: the kernel has forgotten what it could not write
             state.check_publishing()?;
-            let publishing = state.ports.publishing.clone();
-            (state.journal.file(), state.journal.sequence(), publishing)
+            (state.journal.file(), state.journal.sequence())
         };
-        if let Err(error) = file.sync_data() {
-            publishing.stop(format!(
-                "the journal of this disk cannot be synced: {error}"
-            ));
-            return Err(error.into());
-        }
+        self.or_stop(file.sync_data(), || "the journal of this disk".into())?;
         *durable = sequence;
         self.lock().is_durable_to(sequence);
         Ok(())
     }
 }
 
+/// Syncs all contents: afterwards these survive a power cut, or it fails. Another sync may have failed on them, and a
+/// later one says nothing of that.
+pub(super) fn make_durable(contents: &dyn Contents, wanted: &[InfoHash]) -> Result<(), FsError> {
+    contents.sync()?;
+    let lost = wanted.iter().find(|content| !contents.is_durable(content));
+    lost.map_or(Ok(()), |content| {
+        let reason = format!("a sync of the content {content} has failed");
+        Err(FsError::Damaged(reason))
+    })
+}
+
 impl State {
+    /// The contents of these that a power cut might take.
+    fn fragile_contents(&self, inodes: &[Inode]) -> Vec<InfoHash> {
+        let nodes = inodes
+            .iter()
+            .filter_map(|&inode| self.names.node(inode).ok());
+        let contents = nodes.filter_map(|node| content(&node.entry));
+        contents
+            .filter(|content| !self.ports.contents.is_durable(content))
+            .collect()
+    }
+
     /// Those of some files that have a staging file, and its folder unless all these are known to be in it durably.
-    fn staged_files(&self, inodes: &[Inode]) -> (Files, Option<Staging>) {
+    fn staged_files(&self, inodes: &[Inode]) -> (Vec<Unsynced>, Option<Staging>) {
         let staged = |inode: &Inode| Some((*inode, self.names.node(*inode).ok()?.staged()?));
         let all: Vec<_> = inodes.iter().filter_map(staged).collect();
         let is_new = all.iter().any(|(_, staged)| !staged.synced);
         let files = all.into_iter();
-        let files = files.map(|(inode, staged)| (inode, Arc::clone(&staged.file)));
+        let files = files.map(|(inode, staged)| Unsynced {
+            inode,
+            file: Arc::clone(&staged.file),
+            turn: Arc::clone(&staged.syncing),
+        });
         (files.collect(), is_new.then(|| self.staging.clone()))
     }
 
     /// These are on the disk. How many still are what their files' bytes are in.
-    fn note_synced(&mut self, files: &Files) -> Result<usize, FsError> {
+    fn note_synced(&mut self, files: &[Unsynced]) -> Result<usize, FsError> {
         let mut record = Record::default();
         let mut fresh = Vec::new();
         let mut count = 0;
-        for (inode, file) in files {
+        for Unsynced { inode, file, .. } in files {
             if let Ok(node) = self.names.node(*inode)
                 && let Some(staged) = node.staged().filter(|s| Arc::ptr_eq(&s.file, file))
             {

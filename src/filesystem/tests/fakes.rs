@@ -117,6 +117,8 @@ pub(super) struct FakeContents {
     pub(super) elsewhere: Mutex<HashSet<InfoHash>>,
     pub(super) free: AtomicU64,
     unsynced: Mutex<HashSet<InfoHash>>,
+    /// A sync of these has failed.
+    pub(super) suspect: Mutex<HashSet<InfoHash>>,
 }
 
 impl FakeContents {
@@ -162,7 +164,8 @@ impl Contents for FakeContents {
     }
 
     fn is_durable(&self, content: &InfoHash) -> bool {
-        !self.unsynced.lock().unwrap().contains(content)
+        let is_in = |set: &Mutex<HashSet<_>>| set.lock().unwrap().contains(content);
+        !is_in(&self.unsynced) && !is_in(&self.suspect)
     }
 
     fn space(&self) -> Space {
@@ -257,6 +260,7 @@ impl Node {
             elsewhere: Mutex::default(),
             free: AtomicU64::new(1 << 30),
             unsynced: Mutex::default(),
+            suspect: Mutex::default(),
         });
         let source = Arc::new(FakeSource {
             clock: AtomicU64::new(1_000_000),
