@@ -241,3 +241,32 @@ fn a_word_is_of_its_incarnation_for_its_volume_and_of_nobody_else() {
     let longer = [word.bytes(), &[0]].concat();
     assert!(read(&longer).is_err());
 }
+
+struct Anyone;
+
+impl Keys for Anyone {
+    fn verify(&self, _: &[u8; 32], _: &[u8], _: &[u8; 64]) -> bool {
+        true
+    }
+}
+
+/// Seeds made by a program of its own, and what is near them.
+#[test]
+fn golden_seeds_and_their_neighbours() {
+    let word = include_bytes!("../../../../fuzz/seeds/rests/word");
+    let list = include_bytes!("../../../../fuzz/seeds/rests/list");
+    assert!(Word::read(word, VOLUME, &Anyone).is_ok());
+    let checked = [&list[..], blake3::hash(list).as_bytes()].concat();
+    assert!(codec::decode(&checked, VOLUME, &Anyone).is_ok());
+    for seed in [&word[..], &list[..]] {
+        codec::fuzz(seed);
+        for at in 0..seed.len() {
+            codec::fuzz(&seed[..at]);
+            for changed in 0..=u8::MAX {
+                let mut bytes = seed.to_vec();
+                bytes[at] = changed;
+                codec::fuzz(&bytes);
+            }
+        }
+    }
+}
