@@ -9,7 +9,9 @@ use super::FsError;
 use super::journal::StagedItem;
 use delugefs_core::entry::Placed;
 use delugefs_core::time::Timestamp;
-use rustix::fs::{Advice, Timespec, Timestamps, fadvise};
+use rustix::fs::{
+    Advice, AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fadvise, utimensat,
+};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -204,6 +206,17 @@ impl Staging {
 
     pub(super) fn sync_folder(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// Changes something that means nothing, which a filesystem that has given up refuses. ext4 may answer a sync well
+    /// whose transaction has failed: if the sync of another had it committed, and the drive works again.
+    pub(super) fn touch_folder(&self) -> io::Result<()> {
+        let only = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        let times = Timestamps {
+            last_access: only(UTIME_NOW),
+            last_modification: only(UTIME_OMIT),
+        };
+        Ok(utimensat(CWD, &self.folder, &times, AtFlags::empty())?)
     }
 }
 

@@ -52,7 +52,8 @@ impl Filesystem {
     pub fn sync(&self, handle: HandleId) -> Result<(), FsError> {
         let inode = self.lock().handle_inode(handle)?;
         self.sync_bytes(inode)?;
-        self.sync_journal()
+        self.sync_journal()?;
+        self.check_disk()
     }
 
     /// `fsync` of a directory: its names, and the files that are closed in it, survive a power cut on this disk. Blocks.
@@ -82,7 +83,17 @@ impl Filesystem {
         self.sync_staged(&inodes)?;
         // what was hashed already, or meanwhile
         self.sync_contents(&inodes)?;
-        self.sync_journal()
+        self.sync_journal()?;
+        self.check_disk()
+    }
+
+    /// What was synced is not to be trusted where the disk takes no changes any more.
+    fn check_disk(&self) -> Result<(), FsError> {
+        let staging = self.lock().staging.clone();
+        match staging.touch_folder() {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+            touched => self.or_stop(touched, || "the disk".into()),
+        }
     }
 
     /// Makes a file's bytes durable, wherever they are. Blocks.

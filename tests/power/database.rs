@@ -18,11 +18,25 @@ fn name(mode: &str) -> String {
     format!("{mode}.sqlite")
 }
 
+/// Errors are told where answers are, in their order.
 fn sqlite(path: &Path) -> Command {
-    let mut command = Command::new("sqlite3");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec sqlite3 \"$0\" \"$@\" 2>&1"]);
     command.arg(path).stdin(Stdio::piped());
-    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    command.stdout(Stdio::piped());
     command
+}
+
+/// The next answer, and whether the transaction before it was refused: it may be there all the same, and is not promised.
+fn next_answer(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> Option<(u64, bool)> {
+    let mut is_refused = false;
+    loop {
+        let line = lines.next()?.ok()?;
+        if let Some(number) = line.strip_prefix("answered|") {
+            return Some((number.parse().ok()?, is_refused));
+        }
+        is_refused |= line.to_lowercase().contains("error");
+    }
 }
 
 impl Database {
@@ -55,18 +69,12 @@ impl Database {
             if !say(&setup) {
                 return;
             }
-            while say(insert) {
-                let answer = lines.by_ref().find_map(|line| match line {
-                    Ok(line) => line
-                        .strip_prefix("answered|")
-                        .map(|n| Some(n.parse::<u64>())),
-                    Err(_) => Some(None),
-                });
-                match answer {
-                    Some(Some(Ok(number))) if is_open.load(Ordering::SeqCst) => {
-                        answered.fetch_max(number, Ordering::SeqCst);
-                    }
-                    _ => return,
+            while say(insert)
+                && let Some((number, is_refused)) = next_answer(&mut lines)
+                && is_open.load(Ordering::SeqCst)
+            {
+                if !is_refused {
+                    answered.fetch_max(number, Ordering::SeqCst);
                 }
             }
         });

@@ -90,6 +90,7 @@ impl Drive {
     fn mount(&mut self, options: usize) {
         self.order("on");
         let disk = self.folder.join("cable/disk");
+        eprintln!("mounted with {}", OPTIONS[options]);
         let mut command = Command::new("mount");
         command.args(["-t", "ext4", "-o", OPTIONS[options]]);
         must(command.arg(disk).arg(&self.point));
@@ -114,10 +115,10 @@ impl Drop for Drive {
     }
 }
 
-/// Names before bytes, and bytes before names, long or not at all in memory; without what ext4 does to spare programs
-/// that do not sync.
-const OPTIONS: [&str; 3] = [
+/// Names before bytes, and bytes before names; without what ext4 does to spare programs that do not sync. Not with
+/// `nodelalloc`: then it gives a file its blocks before their bytes, and shows whose bytes were there before; whoever
+/// did not sync sees them on any filesystem above.
+const OPTIONS: [&str; 2] = [
     "loop,noauto_da_alloc,data=writeback,commit=1",
-    "loop,noauto_da_alloc,data=writeback,nodelalloc,commit=1",
     "loop,noauto_da_alloc",
 ];
