@@ -272,6 +272,8 @@ impl State {
         mode: u16,
         caller: Caller,
     ) -> Result<Inode, FsError> {
+        // before the disk is asked, which may have failed
+        self.check_publishing()?;
         let kind = Kind::File(FileEntry {
             content: Content::Inline(Vec::new()),
             previous: Vec::new(),
