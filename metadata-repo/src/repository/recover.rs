@@ -221,7 +221,8 @@ fn read_tree(
 ) -> Result<()> {
     let mut trees = vec![(tree, before)];
     while let Some((tree, before)) = trees.pop() {
-        if Some(tree) == before || !seen.insert(tree) {
+        // one that was read beside another may come again as what that one was before
+        if Some(tree) == before || (before.is_none() && !seen.insert(tree)) {
             continue;
         }
         let node = session.node(tree)?;

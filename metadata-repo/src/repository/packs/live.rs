@@ -12,6 +12,8 @@ use std::sync::Arc;
 pub(in super::super) struct Marker<'s, 'r> {
     session: &'s Session<'r>,
     seen: Seen,
+    /// Trees that were gone through whole, not beside an earlier one.
+    whole: HashSet<ObjectId>,
 }
 
 /// A set of objects: a bit for each that is in a pack known before, 20 bytes for others.
@@ -62,7 +64,12 @@ impl<'s, 'r> Marker<'s, 'r> {
             let words = (index.num_objects() as usize).div_ceil(64);
             seen.packs.push((index, vec![0; words]));
         }
-        Ok(Self { session, seen })
+        let whole = HashSet::new();
+        Ok(Self {
+            session,
+            seen,
+            whole,
+        })
     }
 
     /// Marks commits with all that they name. After an error, what is marked is of no use.
@@ -94,13 +101,16 @@ impl<'s, 'r> Marker<'s, 'r> {
         self.tree_after(tree, None)
     }
 
-    /// Leaves out what an earlier tree has in the same place, which is marked by itself.
+    /// Leaves out what an earlier tree has in the same place, which is marked by itself. That a tree was met beside one
+    /// earlier tree does not make it whole: history may come back to it, and be its own earlier tree.
     fn tree_after(&mut self, tree: ObjectId, before: Option<ObjectId>) -> Result<()> {
         let mut waiting = vec![(tree, before)];
         while let Some((tree, before)) = waiting.pop() {
-            if Some(tree) == before || !self.seen.insert(tree) {
+            let is_done = Some(tree) == before || self.whole.contains(&tree);
+            if is_done || before.is_none() && !self.whole.insert(tree) {
                 continue;
             }
+            self.seen.insert(tree);
             let node = self.session.node(tree)?;
             let earlier = match before {
                 Some(before) => self.session.node(before)?,

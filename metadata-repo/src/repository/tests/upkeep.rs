@@ -127,6 +127,28 @@ pub(super) fn assert_whole(node: &Node) {
     assert_eq!(read(&again, node.view.tree), node.model);
 }
 
+#[test]
+fn a_tree_that_history_comes_back_to_keeps_all_that_is_in_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut node = Node::create(&scratch.path().join("a"), 1);
+    let inside = placed(id(1), "inside", entry(id(2), swarm(3)));
+    let directory = placed(EntryId::ROOT, "d", entry(id(1), Kind::Directory));
+    node.put([directory, inside, edit(3, 1)]);
+    let first = node.view.tree;
+    for number in [2, 1] {
+        node.put([edit(3, number)]);
+    }
+    assert_eq!(node.view.tree, first);
+    // without what is remembered
+    node = Node::new(Repository::open(node.repository.path()).unwrap(), 1);
+    node.sequence = 9;
+    node.put([edit(3, 4)]);
+    for days in 0..3 {
+        maintain(&node.repository, true, days * 2);
+    }
+    assert_whole(&node);
+}
+
 /// Of every chain of deltas in all packs: how many objects are so deep.
 fn chains(path: &Path) -> BTreeMap<usize, usize> {
     let mut chains = BTreeMap::new();
