@@ -46,8 +46,8 @@ pub trait History {
     fn commit(&self, id: CommitId) -> Result<Option<Past>, Self::Error>;
 }
 
-/// The newest stable bottleneck that is no newer than `until` (chain time): history may be cut below it. `None` if
-/// there is none, or nothing lies below it.
+/// The newest stable bottleneck that is no newer than `until` (chain time), if at least `least` commits lie below it:
+/// history may be cut there.
 ///
 /// `tips` are the heads of all authors that are known here. `rests` has, for each node that is not retired, this one
 /// among them, the heads that it last said to rest on; a node that has never said any has an empty set.
@@ -57,21 +57,56 @@ pub fn boundary<H: History>(
     history: &H,
     tips: &BTreeSet<CommitId>,
     rests: &[BTreeSet<CommitId>],
-    until: i64,
-) -> Result<Option<CommitId>, H::Error> {
+    (until, least): (i64, usize),
+) -> Result<Option<Boundary>, H::Error> {
+    let found = find(history, tips, rests, |_, past| past.time <= until)?;
+    Ok(found.filter(|found| found.below >= least).map(|it| it.at))
+}
+
+/// Whether a commit is a stable bottleneck, with `tips` and `rests` as for [`boundary`].
+pub fn is_stable<H: History>(
+    history: &H,
+    tips: &BTreeSet<CommitId>,
+    rests: &[BTreeSet<CommitId>],
+    at: CommitId,
+) -> Result<bool, H::Error> {
+    Ok(find(history, tips, rests, |id, _| id == at)?.is_some())
+}
+
+/// A stable bottleneck, and how many commits lie below.
+struct Found {
+    at: Boundary,
+    below: usize,
+}
+
+/// The newest stable bottleneck that is wanted.
+fn find<H: History>(
+    history: &H,
+    tips: &BTreeSet<CommitId>,
+    rests: &[BTreeSet<CommitId>],
+    is_wanted: impl Fn(CommitId, &Past) -> bool,
+) -> Result<Option<Found>, H::Error> {
     let starts = rests.iter().flatten().chain(tips).copied().collect();
     let Some(mut sweep) = Sweep::new(history, starts)? else {
         // someone rests on what has not come here yet: what it knows of may lie beside any commit
         return Ok(None);
     };
     let mut waiting: Vec<&BTreeSet<CommitId>> = rests.iter().collect();
+    let mut below = sweep.commits.len();
     while let Some((id, is_bottleneck)) = sweep.next() {
         waiting.retain(|heads| !heads.contains(&id));
+        below -= 1;
         let Some(past) = sweep.commits.get(&id) else {
             return Ok(None);
         };
-        if is_bottleneck && waiting.is_empty() && past.time <= until {
-            return Ok((!past.parents.is_empty()).then_some(id));
+        if is_bottleneck && waiting.is_empty() && is_wanted(id, past) {
+            let time = past.time;
+            let at = Boundary { time, commit: id };
+            return Ok(Some(Found { at, below }));
+        }
+        if past.parents.is_empty() {
+            // what is left has another beginning, and lies beside
+            return Ok(None);
         }
         sweep.pass(id);
     }
@@ -108,12 +143,14 @@ impl Sweep {
             }
             commits.insert(id, past);
         }
-        let ready = starts.iter().filter(|id| !children.contains_key(id));
+        // what lies below another of them is met on the way
+        let heads = starts.into_iter().filter(|id| !children.contains_key(id));
+        let frontier: BTreeSet<CommitId> = heads.collect();
         Ok(Some(Self {
-            ready: ready.copied().collect(),
+            ready: frontier.iter().copied().collect(),
             commits,
             children,
-            frontier: starts,
+            frontier,
         }))
     }
 

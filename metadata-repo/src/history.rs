@@ -88,6 +88,23 @@ pub(crate) fn leads_to_cut(session: &Session<'_>, tip: ObjectId) -> Result<bool>
     Ok(true)
 }
 
+/// Whether all that a commit goes on from leads up to another one, so that nothing of its history lies beside that.
+pub(crate) fn leads_to(session: &Session<'_>, tip: ObjectId, at: ObjectId) -> Result<bool> {
+    let time = session.commit(at)?.time;
+    let mut seen = BTreeSet::from([tip]);
+    let mut queue = BinaryHeap::from([(session.commit(tip)?.time, tip)]);
+    while let Some((newest, id)) = queue.pop() {
+        if id == at {
+            continue;
+        }
+        if newest < time || session.commit(id)?.parents.is_empty() {
+            return Ok(false);
+        }
+        push_parents(session, id, &mut seen, &mut queue)?;
+    }
+    Ok(true)
+}
+
 const LEFT: u8 = 1;
 const RIGHT: u8 = 2;
 const BOTH: u8 = LEFT | RIGHT;

@@ -26,4 +26,4 @@ mod view;
 pub use bencode::BencodeError;
 pub use diff::ViewDiff;
 pub use error::{RepositoryError, Result};
-pub use repository::{Authored, Authoring, Listed, Repository, Upkeep, View};
+pub use repository::{Authored, Authoring, Kept, Listed, Repository, Today, Upkeep, View};

@@ -6,6 +6,7 @@
 
 mod author;
 mod files;
+mod import;
 mod judge;
 mod lookup;
 mod loose;
@@ -16,10 +17,12 @@ mod read;
 mod recover;
 mod refresh;
 mod repair;
+mod switch;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use author::{Authored, Authoring};
+pub use import::{Kept, Today};
 pub use maintain::Upkeep;
 pub use read::Listed;
 
@@ -36,7 +39,7 @@ use gix::ObjectId;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Packs that may be open at once: each pull leaves one, until they are repacked.
 const PACK_SLOTS: u16 = 4096;
@@ -138,6 +141,7 @@ impl Repository {
         let damage = repair::clean(path)?;
         let git = open_git(path)?;
         let genesis = files::genesis(&git.to_thread_local(), path)?;
+        switch::redo(&git.to_thread_local(), path)?;
         let nothing = View {
             heads: BTreeSet::new(),
             commit: Some(commit_id(genesis)),
@@ -202,6 +206,12 @@ impl Repository {
     /// As long as this is held, objects that are there stay.
     pub(crate) fn hold_objects(&self) -> RwLockReadGuard<'_, ()> {
         let pulls = self.inner.pulls.read();
+        pulls.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As long as this is held, no pull relies on what is there. Taken before the state.
+    pub(crate) fn no_pull(&self) -> RwLockWriteGuard<'_, ()> {
+        let pulls = self.inner.pulls.write();
         pulls.unwrap_or_else(PoisonError::into_inner)
     }
 

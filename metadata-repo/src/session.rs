@@ -59,6 +59,11 @@ impl Decoders {
         }
     }
 
+    /// Some commits may not be here any more.
+    pub(crate) fn forget_commits(&self) {
+        *lock(&self.commits) = Cache::new(COMMITS_MAX);
+    }
+
     /// A commit's signature is its author's: it need not be verified again.
     pub(crate) fn note_signed(&self, id: ObjectId) {
         lock(&self.signed).insert(id, (), 1);
@@ -94,6 +99,12 @@ impl<'r> Session<'r> {
             batch: RefCell::default(),
             cut: OnceCell::new(),
         }
+    }
+
+    /// As if history were cut at these commits and nowhere else.
+    pub(crate) fn cut_at(self, commits: HashSet<ObjectId>) -> Self {
+        let cut = OnceCell::from(commits);
+        Self { cut, ..self }
     }
 
     pub(crate) fn git(&self) -> &gix::Repository {

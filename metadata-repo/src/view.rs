@@ -16,6 +16,7 @@ use delugefs_core::entry::{Content, Kind, Placed};
 use delugefs_core::ids::{EntryId, InfoHash};
 use delugefs_core::merge::{Tree, merge};
 use delugefs_core::name::Name;
+use delugefs_core::past::imported;
 use delugefs_core::settings::Settings;
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
@@ -100,8 +101,29 @@ fn merge_trees(
     if let Some((_, tree)) = trivial.into_iter().find(|(is_so, _)| *is_so) {
         return Ok(tree);
     }
+    merge_sides(session, base, (left, right), |changes| changes)
+}
+
+/// A tree with what another one has created and edited since a base ([`imported`]).
+pub(crate) fn import_tree(
+    session: &Session<'_>,
+    base: ObjectId,
+    (today, returning): (ObjectId, ObjectId),
+) -> Result<ObjectId> {
+    merge_sides(session, base, (today, returning), |changes| {
+        imported(&changes)
+    })
+}
+
+/// The merge of one side with what `brought` leaves of the other's changes.
+fn merge_sides(
+    session: &Session<'_>,
+    base: ObjectId,
+    (left, right): (ObjectId, ObjectId),
+    brought: impl FnOnce(Changes) -> Changes,
+) -> Result<ObjectId> {
     let (left_sides, right_sides) = (sides(session, base, left)?, sides(session, base, right)?);
-    let (left_changes, right_changes) = (left_sides.changes(), right_sides.changes());
+    let (left_changes, right_changes) = (left_sides.changes(), brought(right_sides.changes()));
     let infos = infos(&[&left_sides.to, &right_sides.to]);
     let tree = Base::new(session, [left_sides, right_sides]);
     let changes = merge(&tree, &left_changes, &right_changes)?;

@@ -72,6 +72,11 @@ impl Filesystem {
         self.sync_files(all)
     }
 
+    /// Makes the names survive a power cut as they are, with the view that they are based on. Blocks.
+    pub fn sync_names(&self) -> Result<(), FsError> {
+        self.sync_journal()
+    }
+
     /// Lets go of staging files that only wait for the journal to be on the disk. Blocks, when there are any.
     pub fn sync_leaving(&self) -> Result<(), FsError> {
         let none = self.lock().leaving.is_empty();

@@ -2,6 +2,7 @@
 //!
 //! - `start`, `join`: from the command line to open parts; nothing is mounted or heard before all of them are.
 //! - `inbox`: the one loop that takes decisions. `names`, `moving`, `links`: carry them out.
+//! - `rests`, `past`: who rests on what, and the cutting of history.
 //! - `sealing`, `copies`, `upkeep`, `scrub`, `repair`: loops over bytes. `serve`: what comes in at the port.
 //!   `control`: the commands.
 //!
@@ -18,11 +19,12 @@ mod links;
 pub mod members;
 pub mod moving;
 mod names;
+pub mod past;
 mod pins;
 mod places;
 mod recovered;
 mod repair;
-mod rests;
+pub mod rests;
 mod scrub;
 mod sealing;
 mod serve;
@@ -136,6 +138,7 @@ async fn live(
     tokio::spawn(upkeep::keep_members(Arc::clone(&shared)));
     tokio::spawn(upkeep::stay_ahead(Arc::clone(&shared)));
     tokio::spawn(rests::keep_saying(Arc::clone(&shared)));
+    let tending = tokio::spawn(past::keep_tending(Arc::clone(&shared)));
     let packing = tokio::spawn(upkeep::pack_names(Arc::clone(&shared)));
     match shared.file.standing {
         Standing::Creating => own_the_root(&shared)?,
@@ -174,7 +177,7 @@ async fn live(
     if let Some(swarm) = shared.replica.swarm() {
         swarm.shutdown().await;
     }
-    let _ = tokio::join!(inbox, packing);
+    let _ = tokio::join!(inbox, packing, tending);
     let _ = tokio::task::spawn_blocking(move || {
         discovery.stop();
         for thread in sealers.into_iter().chain([scrubber]) {

@@ -9,7 +9,7 @@ use delugefs_core::ids::{CommitId, IncarnationId, TreeId};
 use delugefs_core::settings::Settings;
 use delugefs_core::time::Timestamp;
 use delugefs_metadata_repo::signature::Signer;
-use delugefs_metadata_repo::{Authoring, Repository, RepositoryError, View, ViewDiff};
+use delugefs_metadata_repo::{Authoring, Repository, RepositoryError, Today, View, ViewDiff};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -100,6 +100,19 @@ pub fn witness(node: &dyn Mover, side: CommitId) -> Result<bool, NamesError> {
     Ok(is_bare)
 }
 
+/// Commits that this node has what it shows.
+pub fn attest(node: &dyn Mover) -> Result<(), NamesError> {
+    rebase_with(node, Besides::Witness)
+}
+
+/// Goes over to the history that the others have, with what this node has made and changed beside it.
+pub fn import(node: &dyn Mover, today: &Today) -> Result<(), NamesError> {
+    rebase(node)?;
+    rebase_with(node, Besides::Import(today))?;
+    // or a start after a power cut could begin from what was left
+    Ok(node.filesystem().sync_names()?)
+}
+
 /// Shows what the heads show, also where the last run ended before it could. A new incarnation begins its chain with
 /// what the one before it had on this disk: others may know that one's chain only as another disk has continued it.
 pub fn catch_up(node: &dyn Mover, before: Option<IncarnationId>) -> Result<(), NamesError> {
@@ -124,6 +137,8 @@ enum Besides<'a> {
     Continuation(IncarnationId),
     /// That this node has the heads of its base.
     Witness,
+    /// What this node has made and changed beside the history that the others have, which takes its own's place.
+    Import(&'a Today),
 }
 
 fn rebase_with(node: &dyn Mover, besides: Besides<'_>) -> Result<(), NamesError> {
@@ -134,10 +149,10 @@ fn rebase_with(node: &dyn Mover, besides: Besides<'_>) -> Result<(), NamesError>
     let invalidations = node.filesystem().rebase(|base, group| {
         let own = match (group, besides) {
             (Some(group), _) => author(node, group, besides)?,
-            (None, Besides::Nothing) => view_of(repository, base)?,
+            (None, Besides::Nothing | Besides::Import(_)) => view_of(repository, base)?,
             (None, _) => author(node, &nothing(base), besides)?,
         };
-        let view = match repository.refresh_view() {
+        let view = match take_up(node, besides, &own) {
             // What has been committed must be told to the filesystem, or the next commit would start from a view
             // without it: the own commit is shown, the others' when there is room again.
             Err(error) if base_view(&own) != *base => {
@@ -166,6 +181,27 @@ fn rebase_with(node: &dyn Mover, besides: Besides<'_>) -> Result<(), NamesError>
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
+/// What is shown from now on, when all that was pending is in a view of this node's own.
+fn take_up(node: &dyn Mover, besides: Besides<'_>, own: &View) -> Result<View, RepositoryError> {
+    let Besides::Import(today) = besides else {
+        return node.repository().refresh_view();
+    };
+    let importing = Authoring {
+        signer: node.signer(),
+        label: node.label(),
+        base: own,
+        changes: &Changes::new(),
+        settings: None,
+        infos: &BTreeMap::new(),
+        journal_sequence: 0,
+        even_if_nothing: false,
+        now: node.now(),
+        durable: true,
+        resolve: &|_| None,
+    };
+    node.repository().import(&importing, today)
+}
+
 /// A group without changes to the tree.
 fn nothing(base: &BaseView) -> Group {
     Group {
@@ -181,7 +217,7 @@ fn author(node: &dyn Mover, group: &Group, besides: Besides<'_>) -> Result<View,
     let repository = node.repository();
     let base = view_of(repository, &group.base)?;
     let (settings, before) = match besides {
-        Besides::Nothing | Besides::Witness => (None, None),
+        Besides::Nothing | Besides::Witness | Besides::Import(_) => (None, None),
         Besides::Settings(settings) => (Some(settings), None),
         Besides::Continuation(before) => (None, repository.sequence(before)?),
     };

@@ -4,6 +4,7 @@
 use super::inbox::{Input, Work, label};
 use super::links::{self, Link};
 use super::moving::{self, Mover, NamesError};
+use super::past;
 use super::places::Only;
 use super::shared::{Shared, unix_time, wall_clock};
 use super::story;
@@ -39,6 +40,9 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// What it is called when it does not work.
 const COMMITTING: &str = "committing changes";
 
+/// The same.
+const IMPORTING: &str = "coming back from before history was cut";
+
 /// What a panic in committing or merging is.
 const BROKEN: &str = "a broken invariant of the names";
 
@@ -58,7 +62,7 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
                     true
                 }
                 Some(Err(error)) => {
-                    failed(&shared, &error);
+                    failed(&shared, COMMITTING, &error);
                     false
                 }
                 None => false,
@@ -79,14 +83,19 @@ fn waits(shared: &Shared, error: &NamesError) -> String {
     )
 }
 
-fn failed(shared: &Shared, error: &NamesError) {
+/// Tells that the names could not move on, and what of it; a node that cannot rely on its disk publishes nothing more.
+pub(super) fn failed(shared: &Shared, what: &'static str, error: &NamesError) {
     if matches!(
         error,
         NamesError::Repository(RepositoryError::NotDurable(_))
     ) {
         shared.stop_publishing(story::with_causes(error));
     } else {
-        shared.troubles.tell(COMMITTING, &waits(shared, error));
+        let sentence = match what {
+            COMMITTING => waits(shared, error),
+            _ => story::with_causes(error),
+        };
+        shared.troubles.tell(what, &sentence);
     }
 }
 
@@ -147,7 +156,7 @@ pub(super) fn rebase(shared: &Shared) -> Result<(), NamesError> {
 pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError> {
     let set = moving::set(shared, settings);
     if let Err(error) = set {
-        failed(shared, &error);
+        failed(shared, COMMITTING, &error);
         return Err(error);
     }
     // the sync machine finds the new head at its next look, and announces it
@@ -203,10 +212,66 @@ async fn pull_over(shared: &Arc<Shared>, up: &Link, pull: Option<PullId>) -> boo
             restored(shared, &from);
             false
         }
+        Err(PullError::Exchange(ExchangeError::Cut { .. })) => {
+            let telling = Telling::new(shared, pull, from.clone());
+            come_back(shared, up.listening, telling).await
+        }
         Err(error) => {
             tracing::warn!("cannot pull names from {from}: {error}");
             false
         }
+    }
+}
+
+/// Goes over to the history of a peer that begins later than the one that is here; whether it did.
+async fn come_back(shared: &Arc<Shared>, address: SocketAddr, telling: Telling) -> bool {
+    let from = telling.from.clone();
+    let stream = match links::open(shared, address, Purpose::Git).await {
+        Ok(opened) => opened.stream,
+        Err(error) => {
+            tracing::warn!("cannot pull names from {from}: {error}");
+            return false;
+        }
+    };
+    let (read, write) = blocking::split(stream, Handle::current(), PULL_SILENCE_MAX);
+    let worker = Arc::clone(shared);
+    let run = move || {
+        let options = PullOptions {
+            own: Some(worker.incarnation()),
+            progress: &|progress| telling.hear(progress),
+            ..PullOptions::default()
+        };
+        let repository = &worker.repository;
+        let _kept = repository.keep_all();
+        let history = exchange::fetch_anew(repository, read, write, &options)?;
+        past::import(
+            &*worker,
+            history,
+            &worker.rests.said(),
+            worker.file.continues,
+        )?;
+        Ok::<_, PullError>(())
+    };
+    match shared.publishing.guard(BROKEN, run).await {
+        Some(Ok(())) => {
+            past::tell_imported();
+            // the sync machine finds the new heads at its next look, and announces them
+            shared.pending.notify_one();
+            true
+        }
+        Some(Err(PullError::Exchange(ExchangeError::OwnChainAhead { .. }))) => {
+            restored(shared, &from);
+            false
+        }
+        Some(Err(PullError::Names(error))) => {
+            failed(shared, IMPORTING, &error);
+            false
+        }
+        Some(Err(error)) => {
+            tracing::warn!("cannot take up the history that {from} has: {error}");
+            false
+        }
+        None => false,
     }
 }
 
@@ -217,6 +282,8 @@ enum PullError {
     Link(#[from] crate::link::LinkError),
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    #[error(transparent)]
+    Names(#[from] NamesError),
     #[error("it broke: {0}")]
     Panic(#[from] tokio::task::JoinError),
 }
@@ -329,7 +396,7 @@ async fn witness(shared: &Arc<Shared>, refused: Vec<Refused>) {
         let worker = Arc::clone(shared);
         let run = move || witness_head(&worker, one.author, ours);
         if let Some(Err(error)) = shared.publishing.guard(BROKEN, run).await {
-            failed(shared, &error);
+            failed(shared, COMMITTING, &error);
         }
     }
 }

@@ -21,7 +21,7 @@ use delugefs_core::past::rests::{Heard, Keys, Rests, Word};
 use delugefs_core::sync::LinkId;
 use delugefs_metadata_repo::{Repository, RepositoryError};
 use ed25519_dalek::{Signer as _, SigningKey};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ const LOOK_DIVISOR: u32 = 64;
 const LOOK_EVERY_MIN: Duration = Duration::from_secs(2);
 
 /// The list and its file.
-pub(super) struct RestFile {
+pub struct RestFile {
     path: PathBuf,
     volume: VolumeId,
     state: Mutex<State>,
@@ -65,7 +65,7 @@ impl Keys for Ed25519 {
 }
 
 /// Makes the list of an identity that is new and has met nobody: before that identity is ever used.
-pub(super) fn begin(holdings: &Path, own: IncarnationId) -> io::Result<()> {
+pub fn begin(holdings: &Path, own: IncarnationId) -> io::Result<()> {
     std::fs::create_dir_all(holdings)?;
     store(&file(holdings), &Rests::new(own))
 }
@@ -82,7 +82,7 @@ fn store(path: &Path, rests: &Rests) -> io::Result<()> {
 impl RestFile {
     /// Reads the list of an incarnation. Where there is none, one begins that may have forgotten whom was met before
     /// `now` (seconds since 1970).
-    pub(super) fn open(
+    pub fn open(
         holdings: &Path,
         (own, volume): (IncarnationId, VolumeId),
         now: i64,
@@ -115,20 +115,20 @@ impl RestFile {
     }
 
     /// Somebody is about to be given history. On an error it must not be.
-    pub(super) fn meet(&self, incarnation: IncarnationId, now: i64) -> io::Result<()> {
+    pub fn meet(&self, incarnation: IncarnationId, now: i64) -> io::Result<()> {
         let mut state = lock(&self.state);
         state.is_news |= state.rests.meet(incarnation, now);
         state.store(&self.path)
     }
 
     /// Somebody was alive at a time, in seconds since 1970.
-    pub(super) fn note(&self, incarnation: IncarnationId, seen: i64) {
+    pub fn note(&self, incarnation: IncarnationId, seen: i64) {
         let mut state = lock(&self.state);
         state.is_news |= state.rests.note(incarnation, seen);
     }
 
     /// Takes a word; what it comes to.
-    pub(super) fn hear(&self, word: &[u8], now: i64) -> Result<Heard, CodecError> {
+    pub fn hear(&self, word: &[u8], now: i64) -> Result<Heard, CodecError> {
         let word = Word::read(word, self.volume, &Ed25519)?;
         let mut state = lock(&self.state);
         let heard = state.rests.hear(word, now);
@@ -137,7 +137,7 @@ impl RestFile {
     }
 
     /// Says that this incarnation rests on some heads, durably. The word, if that is news.
-    pub(super) fn say(
+    pub fn say(
         &self,
         heads: &BTreeSet<CommitId>,
         key: &SigningKey,
@@ -161,11 +161,26 @@ impl RestFile {
     }
 
     /// Writes down what is new.
-    pub(super) fn store(&self) -> io::Result<()> {
+    pub fn store(&self) -> io::Result<()> {
         lock(&self.state).store(&self.path)
     }
 
-    fn words(&self) -> Vec<Bytes> {
+    /// What everyone rests on who is not retired; `None` if somebody may be missing.
+    pub fn asked(&self, now: i64, retire: Duration) -> Option<Vec<BTreeSet<CommitId>>> {
+        lock(&self.state).rests.asked(now, seconds(retire))
+    }
+
+    /// What each incarnation has said last.
+    pub fn said(&self) -> BTreeMap<IncarnationId, BTreeSet<CommitId>> {
+        let state = lock(&self.state);
+        let words = state.rests.words();
+        words
+            .map(|word| (word.incarnation(), word.rest().heads.clone()))
+            .collect()
+    }
+
+    /// All words that are known.
+    pub fn words(&self) -> Vec<Bytes> {
         let state = lock(&self.state);
         let words = state.rests.words();
         words
@@ -316,7 +331,7 @@ fn say(shared: &Shared) -> Result<(), SayError> {
 }
 
 /// Notes everyone that this node knows of by any other way, and gives the volume's time.
-fn note_all(shared: &Shared) -> Result<i64, SayError> {
+pub(super) fn note_all(shared: &Shared) -> Result<i64, RepositoryError> {
     let (now, newest) = volume_time(&shared.repository)?;
     for (author, time) in shared.repository.times()? {
         shared.rests.note(author, time);
@@ -335,7 +350,8 @@ fn note_members(rests: &RestFile, members: &Members, now: i64) {
     }
 }
 
-fn seconds(time: Duration) -> i64 {
+/// Whole seconds.
+pub(super) fn seconds(time: Duration) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
@@ -380,7 +396,7 @@ mod tests {
 
     /// What everyone is asked for rests on; `None` if somebody may be missing.
     fn asked(file: &RestFile) -> Option<Vec<BTreeSet<CommitId>>> {
-        lock(&file.state).rests.asked(NOW, RETIRE)
+        file.asked(NOW, Duration::from_secs(RETIRE.cast_unsigned()))
     }
 
     #[test]

@@ -27,6 +27,9 @@ const TIDY_EVERY: Duration = Duration::from_secs(2);
 /// How often is asked whether enough names have come for their files to be counted.
 const PACK_EVERY: Duration = Duration::from_secs(2);
 
+/// How long objects of the names are kept that nothing leads to any more: as long as history, but no longer than this.
+const CRUFT_KEPT: Duration = Duration::from_hours(24);
+
 /// What a panic is in making contents durable, and in letting them go.
 const STORE_BROKEN: &str = "the content store has broken";
 const REAPING_BROKEN: &str = "reaping contents has broken";
@@ -203,16 +206,27 @@ pub(super) async fn pack_names(shared: Arc<Shared>) {
         if shared.repository.wants_maintenance() {
             let worker = Arc::clone(&shared);
             // ends soon once the node stops: a new one must not find it at work
-            let _ = tokio::task::spawn_blocking(move || maintain_names(&worker)).await;
+            let _ = tokio::task::spawn_blocking(move || maintain_names(&worker, false)).await;
         }
     }
 }
 
-fn maintain_names(shared: &Shared) {
+/// How long objects are kept that nothing leads to.
+pub(super) fn kept(shared: &Shared) -> Duration {
+    CRUFT_KEPT.min(shared.settings().history)
+}
+
+/// Looks through all names for what nothing leads to any more.
+pub(super) fn sweep_names(shared: &Shared) {
+    maintain_names(shared, true);
+}
+
+fn maintain_names(shared: &Shared, thorough: bool) {
     let upkeep = Upkeep {
         now: wall_clock(),
         in_use: &[shared.filesystem.base().tree],
-        thorough: false,
+        kept: kept(shared),
+        thorough,
         stop: &|| shared.stop.is_cancelled(),
     };
     match shared.repository.maintain(&upkeep) {

@@ -14,6 +14,7 @@ mod hostile;
 mod lan;
 mod large;
 mod liars;
+mod past;
 mod reading;
 mod refusals;
 mod rests;

@@ -204,10 +204,11 @@ impl World {
             })
             .collect();
         let until = self.now - age;
-        let found = boundary(&(&*self, has), &self.maximal(has), &rests, until).unwrap();
+        let found = boundary(&(&*self, has), has, &rests, (until, 1)).unwrap();
         if let Some(boundary) = found {
-            assert!(self.past[&boundary].time <= until, "too new");
-            self.recorded.insert(boundary);
+            assert_eq!(self.past[&boundary.commit].time, boundary.time);
+            assert!(boundary.time <= until, "too new");
+            self.recorded.insert(boundary.commit);
             self.author(node);
         }
     }

@@ -124,7 +124,10 @@ impl Rests {
             return Heard::Known;
         }
         for incarnation in &word.rest().met {
-            self.note(*incarnation, now);
+            // of one that is known it is no sign of life: everyone goes on saying whom it has ever met
+            if !self.nodes.contains_key(incarnation) {
+                self.note(*incarnation, now);
+            }
         }
         self.keep(word, now);
         Heard::News

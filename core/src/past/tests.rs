@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use super::{History, Past, boundary, imported};
+use super::{Boundary, History, Past, boundary, imported, is_stable};
 use crate::ids::CommitId;
 use crate::merge::desk::Desk;
 use crate::merge::merge;
@@ -29,8 +29,22 @@ impl Graph {
     }
 
     fn boundary(&self, tips: &[u8], rests: &[&[u8]], until: i64) -> Option<CommitId> {
+        let found = self.boundary_over(tips, rests, (until, 1));
+        found.map(|found| found.commit)
+    }
+
+    fn boundary_over(
+        &self,
+        tips: &[u8],
+        rests: &[&[u8]],
+        limits: (i64, usize),
+    ) -> Option<Boundary> {
         let rests: Vec<_> = rests.iter().map(|heads| ids(heads)).collect();
-        boundary(self, &ids(tips), &rests, until).unwrap()
+        let found = boundary(self, &ids(tips), &rests, limits).unwrap();
+        if let Some(found) = found {
+            assert!(is_stable(self, &ids(tips), &rests, found.commit).unwrap());
+        }
+        found
     }
 }
 
@@ -90,6 +104,42 @@ fn history_that_was_cut_before_ends_there() {
     let graph = Graph::new(&[(4, &[]), (5, &[4]), (6, &[5])]);
     assert_eq!(graph.boundary(&[6], &[&[6]], 5), Some(id(5)));
     assert_eq!(graph.boundary(&[6], &[&[6]], 4), None);
+}
+
+#[test]
+fn who_has_not_gone_on_since_is_in_nobodys_way() {
+    let graph = braid();
+    assert_eq!(graph.boundary(&[7, 2, 5], &[&[7], &[7]], 100), Some(id(7)));
+    assert_eq!(graph.boundary(&[5, 6, 1], &[&[5], &[6]], 100), Some(id(4)));
+}
+
+#[test]
+fn none_beside_another_beginning() {
+    let graph = Graph::new(&[(0, &[]), (1, &[0]), (2, &[1]), (3, &[])]);
+    assert_eq!(graph.boundary(&[2, 3], &[&[2]], 100), None);
+    assert_eq!(graph.boundary(&[2], &[&[2, 3]], 100), None);
+}
+
+#[test]
+fn none_that_would_free_little() {
+    let graph = braid();
+    let found = graph.boundary_over(&[7], &[&[7]], (100, 7));
+    let at = Boundary {
+        time: 7,
+        commit: id(7),
+    };
+    assert_eq!(found, Some(at));
+    assert_eq!(graph.boundary_over(&[7], &[&[7]], (100, 8)), None);
+}
+
+#[test]
+fn what_is_recorded_is_cut_only_where_it_is_stable() {
+    let graph = braid();
+    let stable = |rests: &[u8], at| is_stable(&graph, &ids(&[7]), &[ids(rests)], id(at)).unwrap();
+    assert!(stable(&[7], 7) && stable(&[7], 4) && stable(&[5, 6], 4));
+    assert!(!stable(&[7], 5), "no bottleneck");
+    assert!(!stable(&[5], 7), "not everyone rests on it");
+    assert!(!stable(&[7], 9), "not here");
 }
 
 fn after_import(today: &Desk, returning: &Desk) -> Vec<String> {

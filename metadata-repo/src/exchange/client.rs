@@ -1,5 +1,7 @@
 //! The pulling side: asks a peer for its author chains, fetches what is new, and moves our copies of them.
 
+mod anew;
+mod cut;
 mod install;
 
 use super::history::History;
@@ -11,6 +13,9 @@ use super::refusal::Lasting;
 use super::store::Objects;
 use super::verify::{Here, Move, Verdict, goes_on, is_in_others, verify};
 use super::{ExchangeError, GitStore, PullLimits, Refusal, Refused, commit_id, object_id, request};
+pub use anew::Anew;
+pub(super) use anew::fetch_anew;
+use cut::Cut;
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
 use gix::ObjectId;
 use gix::objs::Kind;
@@ -26,6 +31,10 @@ pub trait Foreign {
     /// A commit that is to become an author's head.
     fn check_head(&self, author: IncarnationId, commit: CommitId, raw: &[u8])
     -> Result<(), String>;
+    /// Whether history may begin only where the tree of a head says that it is to be cut.
+    fn wants_cuts_recorded(&self) -> bool {
+        false
+    }
 }
 
 /// No rules beyond Git's and the exchange's own.
@@ -130,7 +139,7 @@ pub(crate) fn pull_into(
     for one in &crowded {
         store.refusals().add(one);
     }
-    let plan = plan(&mut repository, &ours, &theirs, options)?;
+    let mut plan = plan(&mut repository, &ours, &theirs, options)?;
     if plan.moves.is_empty() {
         end(&mut write)?;
         return Ok(Pulled {
@@ -141,9 +150,13 @@ pub(crate) fn pull_into(
     let (received, told) = fetch(&mut lines, &mut write, &repository, (&plan, options))?;
     let _held = store.hold();
     let repository = store.git();
+    // read again: others may have moved references, and history may have been cut
+    let ours = refs::authors(&repository)?;
+    plan.start_from(&ours);
     let here = Here {
         authors: &ours,
         genesis: refs::target(&repository, refs::GENESIS)?,
+        boundary: store.boundary()?,
     };
     let cut = Cut::with(&repository, received.as_ref(), &told, &here)?;
     let objects = received.as_ref().map_or(0, Received::objects);
@@ -208,7 +221,7 @@ fn without_refused(
     for (author, head) in &theirs {
         let known = store.refusals().find(*author, commit_id(head));
         let still = match (known, ours.get(author)) {
-            (None, _) => false,
+            (None, _) | (Some(Lasting::AsLongAsAlone), None) => false,
             (Some(Lasting::AsLongAsAlone), Some(own)) => {
                 !is_in_others(&mut history, *author, *own, ours)?
             }
@@ -222,59 +235,6 @@ fn without_refused(
     Ok(theirs)
 }
 
-/// Where history is cut.
-struct Cut {
-    commits: HashSet<ObjectId>,
-    is_new: bool,
-}
-
-impl Cut {
-    /// Where it is cut here, and for a newcomer also where it is cut at the peer. Whoever has a past of its own cuts
-    /// nothing of it because a peer says so; it goes on as long as what it has meets what the peer has.
-    fn with(
-        repository: &gix::Repository,
-        received: Option<&Received>,
-        told: &HashSet<ObjectId>,
-        here: &Here<'_>,
-    ) -> Result<Self, ExchangeError> {
-        let mut cut = Self {
-            commits: refs::cut(repository)?,
-            is_new: false,
-        };
-        let Some(received) = received else {
-            return Ok(cut);
-        };
-        let mut objects = Quarantine::new(received, repository.clone())?;
-        for at in told {
-            let is_here = objects.kind_of(at)? == Some(Kind::Commit);
-            if !is_here || cut.commits.contains(at) || has_parents(&mut objects, *at)? {
-                continue;
-            }
-            if !here.authors.is_empty() {
-                return Err(ExchangeError::Cut { at: commit_id(at) });
-            }
-            cut.commits.insert(*at);
-            cut.is_new = true;
-        }
-        Ok(cut)
-    }
-
-    /// What is to be written down.
-    fn if_new(&self) -> Option<&HashSet<ObjectId>> {
-        self.is_new.then_some(&self.commits)
-    }
-}
-
-fn has_parents(objects: &mut dyn Objects, commit: ObjectId) -> Result<bool, ExchangeError> {
-    let node = History::new(objects, HashSet::new(), 1).node(commit)?;
-    for parent in &node.parents {
-        if objects.kind_of(parent)?.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 /// A ref that is ready to move, and how that is told.
 type Ready = (Locked, (IncarnationId, CommitId));
 
@@ -282,9 +242,31 @@ type Ready = (Locked, (IncarnationId, CommitId));
 fn check(
     repository: &gix::Repository,
     received: Option<&Received>,
-    (moves, here, cut): (&[Move], &Here<'_>, &HashSet<ObjectId>),
+    asked: Asked<'_>,
     options: &PullOptions<'_>,
 ) -> Result<(Vec<Ready>, Vec<Refused>), ExchangeError> {
+    checked(repository, received, asked, options, |history, verdict| {
+        let mut ready = Vec::new();
+        for one in verdict.good {
+            if let Some(locked) = lock_ref(repository, history, one)? {
+                ready.push((locked, (one.incarnation, commit_id(&one.new))));
+            }
+        }
+        Ok((ready, verdict.refused))
+    })
+}
+
+/// What is to move, from what, and where history is cut.
+type Asked<'a> = (&'a [Move], &'a Here<'a>, &'a HashSet<ObjectId>);
+
+/// Checks everything, and goes on with what came of it.
+fn checked<T>(
+    repository: &gix::Repository,
+    received: Option<&Received>,
+    (moves, here, cut): Asked<'_>,
+    options: &PullOptions<'_>,
+    go_on: impl FnOnce(&mut History<'_>, Verdict) -> Result<T, ExchangeError>,
+) -> Result<T, ExchangeError> {
     let mut local = repository.clone();
     let mut quarantine;
     let objects: &mut dyn Objects = match received {
@@ -297,13 +279,10 @@ fn check(
     let mut history = History::new(objects, cut.clone(), options.limits.commits_max).with_holes();
     let verdict = verify(&mut history, moves, here, options)?;
     check_own(&verdict, moves, options.own)?;
-    let mut ready = Vec::new();
-    for one in verdict.good {
-        if let Some(locked) = lock_ref(repository, &mut history, one)? {
-            ready.push((locked, (one.incarnation, commit_id(&one.new))));
-        }
+    if here.authors.is_empty() && options.foreign.wants_cuts_recorded() {
+        cut::check_recorded(&mut history, &verdict.good)?;
     }
-    Ok((ready, verdict.refused))
+    go_on(&mut history, verdict)
 }
 
 /// What this very incarnation has signed and has not here proves that there is, or was, another copy of it. What it
@@ -479,6 +458,16 @@ fn plan(
     plan.wants = sorted(wants);
     plan.haves = sorted(haves);
     Ok(plan)
+}
+
+impl Plan {
+    /// The references that are to move are where they are now.
+    fn start_from(&mut self, ours: &BTreeMap<IncarnationId, ObjectId>) {
+        for one in &mut self.moves {
+            one.old = ours.get(&one.incarnation).copied();
+        }
+        self.moves.retain(|one| one.old != Some(one.new));
+    }
 }
 
 fn sorted(ids: HashSet<ObjectId>) -> Vec<ObjectId> {

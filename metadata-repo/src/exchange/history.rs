@@ -306,9 +306,9 @@ impl<'a> History<'a> {
         Ok(targets)
     }
 
-    /// In a history with holes: whether all that a commit goes on from is here, down to where history is cut. `above` are those of which that is
-    /// known; more are added.
-    pub(super) fn leads_to_cut(
+    /// In a history with holes: whether all that a commit goes on from is here, down to commits of which that is known,
+    /// `above`. More are added.
+    pub(super) fn leads_up(
         &mut self,
         tip: ObjectId,
         above: &mut HashSet<ObjectId>,
@@ -320,7 +320,7 @@ impl<'a> History<'a> {
             }
             // also of a commit that is missing, which is a hole
             let node = self.node(id)?;
-            if node.parents.is_empty() && !self.cut.contains(&id) {
+            if node.parents.is_empty() {
                 return Ok(false);
             }
             let parents = node.parents.iter().copied();
@@ -330,9 +330,9 @@ impl<'a> History<'a> {
         Ok(true)
     }
 
-    /// Whether history is cut at all.
-    pub(super) fn is_cut(&self) -> bool {
-        !self.cut.is_empty()
+    /// Where history is cut.
+    pub(super) fn cut(&self) -> &HashSet<ObjectId> {
+        &self.cut
     }
 
     /// The trees that the other side has, or will have got before this commit: what to compare it with.

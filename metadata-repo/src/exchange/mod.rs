@@ -36,7 +36,7 @@ use std::io;
 use std::sync::RwLockReadGuard;
 
 pub use client::{
-    Foreign, PullOptions, PullProgress, Pulled, Trusting, fuzz_advertisement, fuzz_refs,
+    Anew, Foreign, PullOptions, PullProgress, Pulled, Trusting, fuzz_advertisement, fuzz_refs,
 };
 pub use limits::{PullLimits, ServeLimits};
 pub use pack_reader::fuzz_pack;
@@ -45,7 +45,7 @@ pub use refusal::{Refusal, Refused};
 pub use request::fuzz_request;
 pub use server::{ServeOptions, Served};
 pub use tree::fuzz_tree;
-pub use volume::{pull, serve};
+pub use volume::{fetch_anew, pull, serve};
 
 use client::pull_into;
 pub(crate) use refusal::Refusals;
@@ -62,6 +62,8 @@ pub(crate) trait GitStore {
     fn sync(&self) -> Result<(), ExchangeError>;
     /// As long as this is held, objects that are there stay. Handles are made after it is taken.
     fn hold(&self) -> Option<RwLockReadGuard<'_, ()>>;
+    /// Where history is to be cut, as the volume's tree records it: a commit that is here.
+    fn boundary(&self) -> Result<Option<gix::ObjectId>, ExchangeError>;
     /// Cuts the history of a repository that has no chains yet, durably: it begins at these commits.
     fn begin_at(&self, commits: &HashSet<gix::ObjectId>) -> Result<(), ExchangeError>;
     /// The chains that were refused.
@@ -117,6 +119,12 @@ pub enum ExchangeError {
     /// The peer's history begins at a commit whose parents are not here, and what is here is older.
     #[error("the peer's history begins at {at}, and what is here is older")]
     Cut {
+        /// Where.
+        at: CommitId,
+    },
+    /// The peer's history begins at a commit, and no tree of it says that it is to be cut there.
+    #[error("the peer's history begins at {at}, where it is not recorded to be cut")]
+    Unrecorded {
         /// Where.
         at: CommitId,
     },

@@ -106,6 +106,11 @@ impl Refusals {
             .insert((refused.author, refused.head), lasting, 1);
     }
 
+    /// History has changed: what was refused is looked at again.
+    pub(crate) fn forget(&self) {
+        *self.cache() = Cache::new(REFUSALS_MAX);
+    }
+
     /// Consistent after each of its calls.
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache<(IncarnationId, CommitId), Lasting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -14,4 +14,4 @@ mod stock;
 mod support;
 mod volume;
 
-pub(crate) use volume::exchange as exchange_with;
+pub(crate) use volume::{exchange as exchange_with, fetch_all};

@@ -22,6 +22,8 @@ pub(super) struct Move {
 pub(super) struct Here<'a> {
     pub(super) authors: &'a BTreeMap<IncarnationId, ObjectId>,
     pub(super) genesis: Option<ObjectId>,
+    /// Where history is to be cut.
+    pub(super) boundary: Option<ObjectId>,
 }
 
 /// Which chains may move.
@@ -44,7 +46,7 @@ pub(super) fn verify(
     here: &Here<'_>,
     options: &PullOptions<'_>,
 ) -> Result<Verdict, ExchangeError> {
-    let (moves, mut refused) = above_cut(history, moves)?;
+    let (moves, mut refused) = above_cut(history, moves, here)?;
     let moves = &moves[..];
     let query = Query {
         wants: moves.iter().map(|moved| moved.new).collect(),
@@ -65,16 +67,23 @@ pub(super) fn verify(
     Ok(Verdict { good, refused })
 }
 
-/// Those chains that go on from where history is cut, if it is. What lies below, the peer takes to be here, and does
-/// not send.
+/// Those chains that go on from where history is cut or is recorded to be, if it is. What lies below, the peer takes to
+/// be here, and does not send.
 fn above_cut(
     history: &mut History<'_>,
     moves: &[Move],
+    here: &Here<'_>,
 ) -> Result<(Vec<Move>, Vec<Refused>), ExchangeError> {
+    let cut = history.cut();
+    let ends = here.boundary.map_or(cut.clone(), |at| HashSet::from([at]));
+    let mut above = ends.clone();
+    if *cut == ends {
+        // what is here lies above: it saves walking all that way down
+        above.extend(here.authors.values());
+    }
     let (mut good, mut refused) = (Vec::new(), Vec::new());
-    let mut above = HashSet::new();
     for moved in moves {
-        match !history.is_cut() || history.leads_to_cut(moved.new, &mut above)? {
+        match ends.is_empty() || history.leads_up(moved.new, &mut above)? {
             true => good.push(*moved),
             false => refused.push(moved.refused(Refusal::BesideCut)),
         }

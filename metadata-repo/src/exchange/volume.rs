@@ -1,8 +1,8 @@
 //! The exchange over a volume's repository.
 
 use super::{
-    ExchangeError, Foreign, GitStore, PullOptions, Pulled, Refusals, ServeOptions, Served,
-    pull_into, serve_from,
+    Anew, ExchangeError, Foreign, GitStore, PullOptions, Pulled, Refusals, ServeOptions, Served,
+    client, pull_into, serve_from,
 };
 use crate::error::RepositoryError;
 use crate::{Repository, commit};
@@ -26,6 +26,11 @@ impl GitStore for Repository {
 
     fn hold(&self) -> Option<RwLockReadGuard<'_, ()>> {
         Some(self.hold_objects())
+    }
+
+    fn boundary(&self) -> Result<Option<ObjectId>, ExchangeError> {
+        let recorded = self.recorded().map_err(ExchangeError::repository)?;
+        Ok(recorded.map(|recorded| super::object_id(recorded.commit)))
     }
 
     fn begin_at(&self, commits: &HashSet<ObjectId>) -> Result<(), ExchangeError> {
@@ -64,13 +69,22 @@ pub fn pull(
         repository,
         further: options.foreign,
     };
-    let options = PullOptions {
-        own: options.own,
-        limits: options.limits.clone(),
-        foreign: &rules,
-        progress: options.progress,
+    pull_into(repository, read, write, &rules.within(options))
+}
+
+/// Fetches all that the other side has, as [`pull`] for a node without any history: after [`ExchangeError::Cut`]. No
+/// chain moves: that is for [`Repository::import`]; until then [`Repository::keep_all`] has to be held.
+pub fn fetch_anew(
+    repository: &Repository,
+    read: impl Read,
+    write: impl Write,
+    options: &PullOptions<'_>,
+) -> Result<Anew, ExchangeError> {
+    let rules = VolumeRules {
+        repository,
+        further: options.foreign,
     };
-    pull_into(repository, read, write, &options)
+    client::fetch_anew(repository, read, write, &rules.within(options))
 }
 
 /// Whether a tree can be read is not among the rules: that is decided when it is to be shown. A head that cannot be
@@ -78,6 +92,17 @@ pub fn pull(
 struct VolumeRules<'a> {
     repository: &'a Repository,
     further: &'a dyn Foreign,
+}
+
+impl VolumeRules<'_> {
+    fn within<'a>(&'a self, options: &PullOptions<'a>) -> PullOptions<'a> {
+        PullOptions {
+            own: options.own,
+            limits: options.limits.clone(),
+            foreign: self,
+            progress: options.progress,
+        }
+    }
 }
 
 impl Foreign for VolumeRules<'_> {
@@ -91,6 +116,10 @@ impl Foreign for VolumeRules<'_> {
         self.further.check_commit(id, raw)?;
         self.repository.note_signed(super::object_id(id));
         Ok(())
+    }
+
+    fn wants_cuts_recorded(&self) -> bool {
+        true
     }
 
     fn check_head(&self, author: IncarnationId, id: CommitId, raw: &[u8]) -> Result<(), String> {

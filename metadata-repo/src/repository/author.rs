@@ -139,7 +139,7 @@ impl Repository {
         self.refresh_in(session, state)
     }
 
-    fn write_commit(
+    pub(super) fn write_commit(
         &self,
         session: &Session<'_>,
         (own, tree, mut parents): (Option<ObjectId>, ObjectId, Vec<ObjectId>),

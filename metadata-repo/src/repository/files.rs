@@ -164,6 +164,29 @@ pub(super) fn set_reference(
     Ok(())
 }
 
+pub(super) fn drop_reference(repository: &gix::Repository, name: &str) -> Result<()> {
+    let name = name.try_into().map_err(git("name a reference"))?;
+    let edit = RefEdit::delete(name, PreviousValue::Any);
+    repository
+        .edit_references_as([edit], None)
+        .map_err(git("drop a reference"))?;
+    Ok(())
+}
+
+/// Makes all author references durable, those that are gone, too.
+pub(super) fn sync_authors(repository: &gix::Repository, path: &Path) -> Result<()> {
+    let names = authors(repository)?.into_keys().map(author_name);
+    let fixed = [AUTHORS, "packed-refs"].map(str::to_owned);
+    for name in names.chain(fixed) {
+        let file = path.join(name);
+        // stock git may have packed them
+        if file.exists() {
+            sync_file(&file)?;
+        }
+    }
+    sync_file(path)
+}
+
 /// Files that were written and not yet synced, and the directories that got names.
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {

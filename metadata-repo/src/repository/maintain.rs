@@ -5,7 +5,7 @@
 //! most the same object twice, since a new pack is durable before what it replaces is removed.
 //!
 //! Nothing is lost that anybody may still need. Objects that neither a reference nor a remembered view leads to are
-//! first moved to a pack of their own, where everybody still finds them, and go [`CRUFT_KEPT`] seconds later, if a
+//! first moved to a pack of their own, where everybody still finds them, and go [`Upkeep::kept`] later, if a
 //! look at everything shows that still nothing leads to them. Between that look and the removal somebody may have
 //! made use of one: therefore the removal excludes commits, merges ([`State`]'s lock) and the part of a pull between
 //! the check of what is there and the move of references ([`super::Inner::pulls`]), and looks once more at what has
@@ -27,12 +27,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Commits and pulls between two counts of the files.
 pub(super) const MAINTAIN_EVERY: u32 = 512;
-
-/// Seconds that an object is kept after it was found unreachable: a day.
-const CRUFT_KEPT: u32 = 24 * 60 * 60;
 
 /// Loose files removed at once, while commits wait: some milliseconds.
 const REMOVED_AT_ONCE: usize = 64;
@@ -44,6 +42,8 @@ pub struct Upkeep<'a> {
     pub now: Timestamp,
     /// Trees in use to which perhaps no reference leads any more: what the mount shows.
     pub in_use: &'a [TreeId],
+    /// How long an object is kept after it was found unreachable.
+    pub kept: Duration,
     /// Whether to join whatever can be and to look for what nothing reaches, even where there is little of it.
     pub thorough: bool,
     /// Asked now and then; ends the work, without harm, when it says so.
@@ -176,6 +176,7 @@ impl<'s, 'r> Join<'_, 's, 'r> {
             Ok(()) => {}
         }
         let now = cruft::time(self.upkeep.now.seconds);
+        let kept = u32::try_from(self.upkeep.kept.as_secs()).unwrap_or(u32::MAX);
         let since = self.since()?;
         let mut fates = Fates::default();
         for object in table.objects() {
@@ -185,7 +186,7 @@ impl<'s, 'r> Join<'_, 's, 'r> {
             if is_live {
                 continue;
             }
-            if since.saturating_add(CRUFT_KEPT) < now {
+            if since.saturating_add(kept) < now {
                 fates.gone.push(object.id);
             } else {
                 fates.cruft.insert(object.id, since);
@@ -276,7 +277,7 @@ impl<'s, 'r> Join<'_, 's, 'r> {
         let roots = self.roots(&self.repository.state())?;
         self.mark(&mut marker, roots)?;
         let inner = &self.repository.inner;
-        let _no_pull = inner.pulls.write().unwrap_or_else(PoisonError::into_inner);
+        let _no_pull = self.repository.no_pull();
         let state = self.repository.state();
         self.mark(&mut marker, self.roots(&state)?)?;
         if gone.iter().any(|id| marker.is_live(id)) {

@@ -1,13 +1,16 @@
 //! What the cutting of the past asks of the repository.
 
-use super::{Repository, commit_id, files, object_id};
+use super::switch::Switch;
+use super::{Repository, State, commit_id, files, object_id, open_git, recover};
 use crate::error::{RepositoryError, Result};
-use crate::history::maximal;
+use crate::history::{is_ancestor, leads_to, maximal};
 use crate::session::Session;
+use crate::view::{new_views, settings_of};
 use delugefs_core::ids::{CommitId, IncarnationId};
-use delugefs_core::past::{self, History, Past};
+use delugefs_core::past::{self, Boundary, History, Past};
 use gix::ObjectId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::PoisonError;
 
 impl Repository {
     /// The heads of the view, if that shows all that is here, durably: no head was left out, and none has come since.
@@ -36,13 +39,119 @@ impl Repository {
     }
 
     /// The newest commit below which history may be cut, as `core::past::boundary` finds it: no newer than `until`
-    /// (seconds since 1970), with what every node rests on.
-    pub fn boundary(&self, rests: &[BTreeSet<CommitId>], until: i64) -> Result<Option<CommitId>> {
+    /// (seconds since 1970), with what every node rests on, and with at least `least` commits below.
+    pub fn boundary(
+        &self,
+        rests: &[BTreeSet<CommitId>],
+        limits: (i64, usize),
+    ) -> Result<Option<Boundary>> {
         let session = self.session();
-        let tips = files::authors(session.git())?.into_values();
-        let tips = tips.map(commit_id).collect();
-        past::boundary(&Commits(&session), &tips, rests, until)
+        past::boundary(&Commits(&session), &tips(&session)?, rests, limits)
     }
+
+    /// Whether history may be cut at a commit, by what every node rests on.
+    pub fn is_stable(&self, rests: &[BTreeSet<CommitId>], at: CommitId) -> Result<bool> {
+        let session = self.session();
+        past::is_stable(&Commits(&session), &tips(&session)?, rests, at)
+    }
+
+    /// Where history is to be cut, as the view's tree records it, if that commit is here.
+    pub fn recorded(&self) -> Result<Option<Boundary>> {
+        let session = self.session();
+        let tree = object_id(self.view().tree.as_bytes());
+        let Some(boundary) = settings_of(&session, tree)?.boundary else {
+            return Ok(None);
+        };
+        match session.commit(object_id(boundary.commit.as_bytes())) {
+            Ok(_) => Ok(Some(boundary)),
+            Err(RepositoryError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where history is cut.
+    pub fn cuts(&self) -> Result<BTreeSet<CommitId>> {
+        let session = self.session();
+        Ok(session.cut()?.iter().copied().map(commit_id).collect())
+    }
+
+    /// Whether a head lies below a commit: its author has not gone on since.
+    pub fn is_below(&self, author: IncarnationId, at: CommitId) -> Result<bool> {
+        let session = self.session();
+        let at = object_id(at.as_bytes());
+        match files::reference(session.git(), &files::author_name(author))? {
+            Some(head) => Ok(head != at && is_ancestor(&session, head, at)?),
+            None => Ok(false),
+        }
+    }
+
+    /// Cuts history below a commit, durably: authors that have not gone on since lose their references, and what
+    /// nothing else leads to may go ([`Repository::maintain`]). Whether it is cut there now: not where a head lies
+    /// beside, nor where `own`'s lies below, whose place in its journal would be forgotten.
+    ///
+    /// After [`RepositoryError::NotDurable`] that is decided at the next start.
+    pub fn cut(&self, at: CommitId, own: IncarnationId) -> Result<bool> {
+        let _no_pull = self.no_pull();
+        let mut state = self.state();
+        let session = self.session();
+        let at = object_id(at.as_bytes());
+        if session.cut()?.contains(&at) {
+            return Ok(true);
+        }
+        let Some(below) = below(&session, at)?.filter(|below| !below.contains(&own)) else {
+            return Ok(false);
+        };
+        state.unsynced.sync(&self.inner.path)?;
+        let switch = Switch {
+            cut: HashSet::from([at]),
+            authors: below.into_iter().map(|author| (author, None)).collect(),
+        };
+        self.switch(&mut state, &switch)?;
+        Ok(true)
+    }
+
+    /// Goes over to another history, of which all is durable. Pulls must not go on meanwhile.
+    pub(super) fn switch(&self, state: &mut State, switch: &Switch) -> Result<()> {
+        let path = &self.inner.path;
+        let prepared = switch.prepare(path)?;
+        // made before, so that no error comes after; it looks at the disk when it is first used
+        let fresh = open_git(path)?;
+        let done = prepared.carry_out(&self.git_handle(), path);
+        state.unsynced.believe(path, done)?;
+        // what was remembered may rest on what goes
+        state.views = new_views();
+        self.inner.decoders.forget_commits();
+        *self
+            .inner
+            .git
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = fresh;
+        if let Err(error) = recover::checkpoint(&self.session(), path, &state.boot) {
+            // it only saves reading after a power cut
+            tracing::warn!("no checkpoint of the names for now: {error}");
+        }
+        Ok(())
+    }
+}
+
+fn tips(session: &Session<'_>) -> Result<BTreeSet<CommitId>> {
+    let tips = files::authors(session.git())?.into_values();
+    Ok(tips.map(commit_id).collect())
+}
+
+/// Authors whose heads lie below a commit; `None` if a head lies beside it.
+fn below(session: &Session<'_>, at: ObjectId) -> Result<Option<BTreeSet<IncarnationId>>> {
+    let mut below = BTreeSet::new();
+    for (author, head) in files::authors(session.git())? {
+        if leads_to(session, head, at)? {
+            continue;
+        }
+        if !is_ancestor(session, head, at)? {
+            return Ok(None);
+        }
+        below.insert(author);
+    }
+    Ok(Some(below))
 }
 
 struct Commits<'s, 'r>(&'s Session<'r>);

@@ -13,7 +13,7 @@ use crate::session::Session;
 use delugefs_core::ids::IncarnationId;
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
-use gix::refs::transaction::{PreviousValue, RefEdit};
+use gix::refs::transaction::PreviousValue;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -161,13 +161,7 @@ fn go_back(session: &Session<'_>, author: IncarnationId, known: &BTreeSet<Object
         }
     }
     tracing::warn!("after a power cut, nothing is left of author {author}");
-    let name = name.as_str().try_into().map_err(git("name a reference"))?;
-    let edit = RefEdit::delete(name, PreviousValue::Any);
-    session
-        .git()
-        .edit_references_as([edit], None)
-        .map_err(git("drop a reference"))?;
-    Ok(())
+    files::drop_reference(session.git(), &name)
 }
 
 /// All commits of an author that are stored and signed by it (what others claim of it may be stored as well), as (journal sequence, time, id).

@@ -75,6 +75,15 @@ fn whom_others_have_met_is_asked_too() {
 }
 
 #[test]
+fn whom_others_go_on_naming_gives_no_sign_of_life_by_that() {
+    let mut rests = Rests::new(who(1));
+    rests.hear(word(2, 1, &[2], &[3]), 0);
+    rests.hear(word(2, 2, &[4], &[3]), 100);
+    assert_eq!(rests.asked(100, RETIRE).unwrap().len(), 3);
+    assert_eq!(rests.asked(101, RETIRE).unwrap().len(), 2);
+}
+
+#[test]
 fn who_gives_no_sign_of_life_is_retired_until_it_does() {
     let mut rests = Rests::new(who(1));
     rests.hear(word(2, 1, &[2], &[]), 10);

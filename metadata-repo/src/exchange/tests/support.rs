@@ -46,6 +46,10 @@ impl GitStore for Node {
         None
     }
 
+    fn boundary(&self) -> Result<Option<ObjectId>, ExchangeError> {
+        Ok(None)
+    }
+
     fn begin_at(&self, commits: &HashSet<ObjectId>) -> Result<(), ExchangeError> {
         crate::cut::write(self.path(), commits).map_err(ExchangeError::repository)
     }

@@ -1,6 +1,6 @@
 //! Between two volumes' repositories.
 
-use super::super::{ExchangeError, PullOptions, Pulled, pull, serve};
+use super::super::{Anew, ExchangeError, PullOptions, Pulled, fetch_anew, pull, serve};
 use super::support::{serving, streams};
 use crate::Repository;
 use crate::repository::tests::support::{
@@ -21,6 +21,21 @@ pub(crate) fn exchange(
         let pulled = pull(to, &client, &client, options);
         drop(client);
         pulled
+    })
+}
+
+/// All that another node has, for who has a past of its own that is older.
+pub(crate) fn fetch_all(
+    to: &Repository,
+    from: &Repository,
+    options: &PullOptions<'_>,
+) -> Result<Anew, ExchangeError> {
+    let (client, server) = streams();
+    std::thread::scope(|scope| {
+        scope.spawn(|| serve(from, &server, &server, &serving()));
+        let fetched = fetch_anew(to, &client, &client, options);
+        drop(client);
+        fetched
     })
 }
 

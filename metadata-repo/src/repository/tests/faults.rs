@@ -12,6 +12,14 @@ thread_local! {
     static GOOD_SYNCS: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
+/// Lets so many syncs of this thread go well and the next one fail while something is done.
+pub(super) fn with_good_syncs<T>(good: u32, act: impl FnOnce() -> T) -> T {
+    GOOD_SYNCS.set(Some(good));
+    let done = act();
+    GOOD_SYNCS.set(None);
+    done
+}
+
 /// Asked before each sync of a file or directory.
 pub(in crate::repository) fn next_sync() -> io::Result<()> {
     match GOOD_SYNCS.get() {

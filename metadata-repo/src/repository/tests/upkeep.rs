@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -20,6 +21,7 @@ pub(crate) fn upkeep() -> Upkeep<'static> {
     Upkeep {
         now: Timestamp::from_seconds(1_700_000_000),
         in_use: &[],
+        kept: Duration::from_hours(24),
         thorough: false,
         stop: &|| false,
     }
