@@ -17,6 +17,7 @@ mod tools;
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,6 +26,14 @@ pub use tools::*;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_delugefs");
+
+/// Only a node that hangs takes so long to start, whatever else the machine does.
+const START_MAX: Duration = Duration::from_secs(300);
+
+/// A start that takes longer is shown, with the last lines of the log.
+const START_SLOW: Duration = Duration::from_secs(10);
+
+const LAST_LINES: usize = 6;
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
@@ -407,15 +416,25 @@ impl Node {
     #[track_caller]
     fn wait_until_up(&mut self) {
         let start = Instant::now();
-        while self.try_status().is_none() {
+        // to ask costs a process, which a busy machine would rather give to the node
+        let control = self.root.join("control");
+        while UnixStream::connect(&control).is_err() || self.try_status().is_none() {
             let ended = self.child.try_wait().unwrap();
-            let log = self.log();
-            assert!(ended.is_none(), "the node ended ({ended:?}):\n{log}");
+            let log = || self.log();
+            assert!(ended.is_none(), "the node ended ({ended:?}):\n{}", log());
             assert!(
-                start.elapsed() < Duration::from_secs(30),
-                "the node does not start:\n{log}"
+                start.elapsed() < START_MAX,
+                "the node does not start:\n{}",
+                log()
             );
             std::thread::sleep(Duration::from_millis(5));
+        }
+        let took = start.elapsed();
+        if took > START_SLOW {
+            let log = self.log();
+            let from = log.lines().count().saturating_sub(LAST_LINES);
+            let last: Vec<_> = log.lines().skip(from).collect();
+            eprintln!("a start took {took:?}:\n{}", last.join("\n"));
         }
     }
 
