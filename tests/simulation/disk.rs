@@ -28,11 +28,14 @@ pub(crate) enum Crash {
     PowerCut,
 }
 
+/// The names in a directory, and the inodes behind them.
+type Names = BTreeMap<OsString, u64>;
+
 /// What is known to be on the platters.
 #[derive(Default)]
 struct Disk {
     files: BTreeMap<u64, Vec<u8>>,
-    directories: BTreeMap<PathBuf, BTreeMap<OsString, u64>>,
+    directories: BTreeMap<PathBuf, Names>,
     /// A crash that is to come at a sync, after so many others, with the luck that decides what it leaves.
     armed: Option<(u64, Crash, Random)>,
     /// What it has left.
@@ -42,7 +45,7 @@ struct Disk {
 /// A folder with all that is in it.
 #[derive(Default)]
 pub(crate) struct Image {
-    directories: BTreeSet<PathBuf>,
+    directories: BTreeMap<PathBuf, Names>,
     files: Vec<Kept>,
 }
 
@@ -109,8 +112,8 @@ fn disks() -> MutexGuard<'static, BTreeMap<PathBuf, Disk>> {
     DISKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn names(directory: &Path) -> io::Result<BTreeMap<OsString, u64>> {
-    let mut names = BTreeMap::new();
+fn names(directory: &Path) -> io::Result<Names> {
+    let mut names = Names::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         names.insert(entry.file_name(), entry.metadata()?.ino());
@@ -136,10 +139,7 @@ pub(crate) fn sync_all(root: &Path) {
     for kept in image.files {
         disk.files.insert(kept.inode, kept.bytes);
     }
-    for directory in image.directories {
-        let names = names(&directory).unwrap();
-        disk.directories.insert(directory, names);
-    }
+    disk.directories.extend(image.directories);
 }
 
 /// A crash comes at a sync of this folder's node, after so many others.
@@ -223,7 +223,7 @@ impl Disk {
         for (directory, names) in &self.directories {
             paths.extend(names.keys().map(|name| directory.join(name)));
         }
-        paths.retain(|path| !now.directories.contains(path));
+        paths.retain(|path| !now.directories.contains_key(path));
         let mut fates = BTreeMap::new();
         for path in paths {
             let is_new = match path.starts_with(&git) {
@@ -317,16 +317,18 @@ fn everything(root: &Path) -> io::Result<Image> {
     let mut image = Image::default();
     let mut waiting = vec![root.to_owned()];
     while let Some(directory) = waiting.pop() {
+        let mut names = Names::new();
         for entry in fs::read_dir(&directory)? {
             let entry = entry?;
             let facts = entry.metadata()?;
+            names.insert(entry.file_name(), facts.ino());
             if facts.is_dir() {
                 waiting.push(entry.path());
             } else {
                 image.files.push(keep(entry.path(), &facts)?);
             }
         }
-        image.directories.insert(directory);
+        image.directories.insert(directory, names);
     }
     image.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(image)
@@ -346,7 +348,7 @@ impl Image {
     /// Makes a folder this.
     pub(crate) fn restore(self, root: &Path) {
         fs::remove_dir_all(root).unwrap();
-        for directory in &self.directories {
+        for directory in self.directories.keys() {
             fs::create_dir_all(directory).unwrap();
         }
         let mut made: BTreeMap<u64, PathBuf> = BTreeMap::new();
