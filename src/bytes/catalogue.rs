@@ -14,7 +14,8 @@ pub struct Known {
     pub length: u64,
     /// A descriptor that has its `info` dictionary.
     pub blob: BlobId,
-    names: u32,
+    /// Names that have it.
+    pub(super) names: u32,
 }
 
 /// What a difference between views did to the contents.
@@ -105,6 +106,11 @@ impl Catalogue {
         })
     }
 
+    /// All contents, and what is known of each.
+    pub(super) fn all(&self) -> impl Iterator<Item = (InfoHash, Known)> {
+        self.contents.iter().map(|(hash, known)| (*hash, *known))
+    }
+
     /// Number of contents.
     pub fn len(&self) -> usize {
         self.contents.len()
@@ -113,6 +119,13 @@ impl Catalogue {
     /// The view has no content.
     pub fn is_empty(&self) -> bool {
         self.contents.is_empty()
+    }
+}
+
+impl FromIterator<(InfoHash, Known)> for Catalogue {
+    fn from_iter<I: IntoIterator<Item = (InfoHash, Known)>>(known: I) -> Self {
+        let contents = known.into_iter().collect();
+        Self { contents }
     }
 }
 

@@ -2,6 +2,7 @@
 //! what to let go.
 
 pub mod catalogue;
+mod catalogue_file;
 pub mod damage;
 pub mod holdings;
 pub mod ports;

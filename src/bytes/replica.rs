@@ -2,6 +2,7 @@
 //! every content of the volume.
 
 use super::catalogue::{Catalogue, Known};
+use super::catalogue_file::CatalogueFile;
 use super::holdings::{Brought, HoldingsFileError, HoldingsFiles};
 use super::retention::Retention;
 use super::room::Room;
@@ -14,8 +15,8 @@ use delugefs_core::entry::ContentRef;
 use delugefs_core::holdings::{Log, Operation, Wanted};
 use delugefs_core::ids::{BlobId, EntryId, IncarnationId, InfoHash, TreeId};
 use delugefs_core::sync::Positions;
-use delugefs_metadata_repo::Repository;
 use delugefs_metadata_repo::signature::Signer as _;
+use delugefs_metadata_repo::{Repository, RepositoryError};
 use delugefs_torrent::metainfo::{Info, piece_length};
 use delugefs_torrent::store::{ContentStore, State};
 use delugefs_torrent::swarm::Swarm;
@@ -53,6 +54,7 @@ pub struct Replica {
     own: IncarnationId,
     swarm: OnceLock<Swarm>,
     catalogue: Mutex<Catalogue>,
+    catalogue_file: CatalogueFile,
     pub(super) holdings: Mutex<HoldingsFiles>,
     retention: Mutex<Retention>,
     subjects: Mutex<Subjects>,
@@ -112,6 +114,7 @@ impl Replica {
             own,
             swarm: OnceLock::new(),
             catalogue: Mutex::default(),
+            catalogue_file: CatalogueFile::new(root),
             holdings: Mutex::new(holdings),
             retention: Mutex::new(Retention::open(root)?),
             subjects: Mutex::default(),
@@ -140,16 +143,9 @@ impl Replica {
         self.swarm.get()
     }
 
-    /// Reads the whole view: which contents there are. Contents on disk that it does not name begin to expire.
-    pub fn learn(
-        &self,
-        tree: TreeId,
-        now: u64,
-    ) -> Result<(), delugefs_metadata_repo::RepositoryError> {
-        let mut catalogue = Catalogue::default();
-        self.repository.contents(tree, &mut |content, blob| {
-            catalogue.add(content, blob);
-        })?;
+    /// Learns of the whole view which contents there are. Contents on disk that it does not name begin to expire.
+    pub fn learn(&self, tree: TreeId, now: u64) -> Result<(), RepositoryError> {
+        let catalogue = self.catalogue_file.of(&self.repository, tree)?;
         let mut retention = lock(&self.retention);
         for held in self.store.list() {
             let info_hash = held.content.info_hash;
@@ -175,7 +171,10 @@ impl Replica {
 
     /// Follows the view by one difference.
     pub fn follow(&self, changes: &Changes, blobs: &BTreeMap<EntryId, BlobId>, now: u64) {
-        let moved = lock(&self.catalogue).apply(changes, blobs);
+        let mut catalogue = lock(&self.catalogue);
+        let moved = catalogue.apply(changes, blobs);
+        self.catalogue_file.moved(changes.len());
+        drop(catalogue);
         let mut retention = lock(&self.retention);
         for (content, successor) in &moved.died {
             note(retention.died(content.info_hash, now, *successor));
@@ -185,6 +184,16 @@ impl Replica {
         }
         drop(retention);
         self.look_at(moved.born.iter().map(|content| content.info_hash));
+    }
+
+    /// Writes down, now and then, which contents there are, so that the next start reads only what changes from here on.
+    /// The view's tree is given. Blocks.
+    pub fn remember(&self, tree: TreeId) -> Result<(), RepositoryError> {
+        match self.catalogue_file.is_far(self.total()) {
+            // read anew: a mistake in what is followed would otherwise outlive this process
+            true => self.catalogue_file.of(&self.repository, tree).map(drop),
+            false => Ok(()),
+        }
     }
 
     /// What the view says of a content.

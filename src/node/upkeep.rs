@@ -153,6 +153,11 @@ pub(super) async fn tidy(shared: Arc<Shared>) {
         let worker = Arc::clone(&shared);
         let reap = move || reap(&worker);
         shared.publishing.guard(REAPING_BROKEN, reap).await;
+        let worker = Arc::clone(&shared);
+        let remember = move || worker.replica.remember(worker.filesystem.base().tree);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(remember).await {
+            tracing::debug!("the next start takes longer: {error}");
+        }
         let space = shared.replica.space();
         if space.free.abs_diff(told) > space.total / SPACE_CHANGE_DIVISOR {
             told = space.free;

@@ -12,6 +12,7 @@ use delugefs::filesystem::{FsError, Source as _};
 use delugefs::node::moving;
 use delugefs_core::ids::CommitId;
 use delugefs_core::sync::Event;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -150,6 +151,7 @@ impl Run {
             shown.push(world.look(number));
             world.versions.check_all(number, &shown[number]);
             assert_eq!(shown[number], shown[0], "nodes {number} and 0");
+            world.check_catalogue(number);
         }
         for path in shown[0].keys().filter(|_| self.is_apart) {
             assert!(
@@ -528,6 +530,19 @@ impl World {
         }
         self.versions
             .check_synced(number, |bytes| readable.contains(bytes));
+    }
+
+    /// What a node knows of contents, from wherever it has it, is what its names say.
+    pub(crate) fn check_catalogue(&self, number: usize) {
+        let parts = self.nodes[number].parts();
+        let mut said = BTreeSet::new();
+        let mut tell = |content, _| {
+            said.insert(content);
+        };
+        let tree = parts.filesystem.base().tree;
+        parts.repository.contents(tree, &mut tell).unwrap();
+        let known: BTreeSet<_> = parts.replica.contents().into_iter().collect();
+        assert_eq!(known, said, "node {number}");
     }
 
     /// What a disk calls complete, and so shows and serves, has the bytes that were sealed.

@@ -415,7 +415,10 @@ impl World {
         let reaped = self.nodes[number].parts().reap();
         self.counts.reaped += reaped as u64;
         self.copy_contents(number);
-        let said = self.nodes[number].parts().sync_contents();
+        let parts = self.nodes[number].parts();
+        let said = parts.sync_contents();
+        let tree = parts.filesystem.base().tree;
+        parts.replica.remember(tree).unwrap();
         if self.has_crashed(number) {
             return;
         }
@@ -526,6 +529,7 @@ impl World {
         }
         disk::sync_all(&self.nodes[number].root);
         self.see(number);
+        self.check_catalogue(number);
         self.check_power_cut(number);
         for event in events {
             self.handle(number, event);
