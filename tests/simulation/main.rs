@@ -16,6 +16,7 @@ mod links;
 mod network;
 mod node;
 mod oracle;
+mod past;
 mod ports;
 #[path = "../../core/tests/simulation/random.rs"]
 mod random;
@@ -25,6 +26,7 @@ mod users;
 mod wire;
 mod world;
 
+use past::Kind;
 use report::Report;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -34,14 +36,22 @@ use std::time::{Duration, Instant};
 /// Seeds of the usual run.
 const SEEDS: u64 = 1000;
 
+/// And of those in which history is cut.
+const CUTTING_SEEDS: u64 = 60;
+
 /// Names the seed when a check fails.
-struct Announce(u64);
+struct Announce(u64, Kind);
 
 impl Drop for Announce {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let seed = self.0;
-            eprintln!("SEED={seed} failed; replay: cargo xtask sim {seed}");
+            match self.1 {
+                Kind::Usual => eprintln!("SEED={seed} failed; replay: cargo xtask sim {seed}"),
+                Kind::Cutting => {
+                    eprintln!("SEED={seed} failed; replay: CUT=1 cargo xtask sim {seed}");
+                }
+            }
         }
     }
 }
@@ -58,24 +68,24 @@ pub(crate) fn folder() -> PathBuf {
     top.join(format!("delugefs-sim-{}-{next}", std::process::id()))
 }
 
-fn run(seed: u64, is_told: bool) -> Report {
-    let _announce = Announce(seed);
-    scenario::run(seed, is_told)
+fn run(seed: u64, kind: Kind, is_told: bool) -> Report {
+    let _announce = Announce(seed, kind);
+    scenario::run(seed, kind, is_told)
 }
 
-fn seeds() -> std::ops::Range<u64> {
+fn seeds(usual: u64) -> std::ops::Range<u64> {
     let parse = |text: String| {
         let (from, to) = text.split_once("..")?;
         Some(from.parse().ok()?..to.parse().ok()?)
     };
     match std::env::var("SEEDS") {
         Ok(text) => parse(text).expect("SEEDS=from..to"),
-        Err(_) => 0..SEEDS,
+        Err(_) => 0..usual,
     }
 }
 
 /// Runs seeds on all cores; each with its time.
-fn run_all(seeds: std::ops::Range<u64>) -> Vec<(Report, Duration)> {
+fn run_all(seeds: std::ops::Range<u64>, kind: Kind) -> Vec<(Report, Duration)> {
     let next = AtomicU64::new(seeds.start);
     let take = || {
         let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -84,7 +94,7 @@ fn run_all(seeds: std::ops::Range<u64>) -> Vec<(Report, Duration)> {
     let work = || {
         let timed = |seed| {
             let start = Instant::now();
-            (run(seed, false), start.elapsed())
+            (run(seed, kind, false), start.elapsed())
         };
         std::iter::from_fn(take).map(timed).collect::<Vec<_>>()
     };
@@ -99,15 +109,7 @@ fn run_all(seeds: std::ops::Range<u64>) -> Vec<(Report, Duration)> {
 
 #[test]
 fn whole_nodes_keep_what_they_promised_whatever_happens() {
-    let mut total = Report::default();
-    let mut times = Vec::new();
-    for (report, time) in run_all(seeds()) {
-        total.add(&report);
-        times.push(time);
-    }
-    times.sort_unstable();
-    let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
-    println!("{total}; median seed {median:?}, slowest {slowest:?}");
+    let total = total(seeds(SEEDS), Kind::Usual);
     let counts = &total.counts;
     assert!(
         counts.commits > 0 && counts.kills > 0 && counts.pulls > 0 && total.checks > 0,
@@ -116,9 +118,29 @@ fn whole_nodes_keep_what_they_promised_whatever_happens() {
 }
 
 #[test]
+fn history_is_cut_and_nothing_that_lives_goes_with_it() {
+    let total = total(seeds(CUTTING_SEEDS), Kind::Cutting);
+    let counts = &total.counts;
+    assert!(counts.records > 0 && counts.cuts > 0, "too tame");
+}
+
+fn total(seeds: std::ops::Range<u64>, kind: Kind) -> Report {
+    let mut total = Report::default();
+    let mut times = Vec::new();
+    for (report, time) in run_all(seeds, kind) {
+        total.add(&report);
+        times.push(time);
+    }
+    times.sort_unstable();
+    let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("{total}; median seed {median:?}, slowest {slowest:?}");
+    total
+}
+
+#[test]
 fn a_seed_is_the_same_run_each_time() {
-    for seed in [7, 8, 9] {
-        assert_eq!(run(seed, false), run(seed, false));
+    for (seed, kind) in [(7, Kind::Usual), (8, Kind::Usual), (9, Kind::Cutting)] {
+        assert_eq!(run(seed, kind, false), run(seed, kind, false));
     }
 }
 
@@ -126,6 +148,10 @@ fn a_seed_is_the_same_run_each_time() {
 fn replay() {
     if let Ok(seed) = std::env::var("SEED") {
         tracing_subscriber::fmt().with_test_writer().init();
-        println!("{}", run(seed.parse().expect("SEED=number"), true));
+        let kind = match std::env::var_os("CUT") {
+            Some(_) => Kind::Cutting,
+            None => Kind::Usual,
+        };
+        println!("{}", run(seed.parse().expect("SEED=number"), kind, true));
     }
 }

@@ -10,6 +10,7 @@ use delugefs::filesystem::{
     Ports, SealJob, Sealed,
 };
 use delugefs::node::moving::{self, CommittedNames, Mover};
+use delugefs::node::rests::{self, RestFile};
 use delugefs::publishing::Publishing;
 use delugefs_core::holdings::Operation;
 use delugefs_core::ids::{IncarnationId, NodeId, TreeId, VolumeId};
@@ -84,9 +85,11 @@ pub(crate) struct Parts {
     pub(crate) events: Arc<SimEvents>,
     contents: Arc<SimContents>,
     moving: Mutex<()>,
-    key: SigningKey,
+    /// Where history is cut in this run.
+    pub(crate) rests: Option<RestFile>,
+    pub(crate) key: SigningKey,
     label: String,
-    source: Arc<SimSource>,
+    pub(crate) source: Arc<SimSource>,
 }
 
 impl Mover for Parts {
@@ -201,6 +204,8 @@ pub(crate) struct Node {
     pub(crate) is_adrift: bool,
     /// Then also what was acknowledged, and not synced, may be gone.
     pub(crate) has_lost_power: bool,
+    /// Whether history is cut in this run.
+    pub(crate) cuts: bool,
     /// The wall clock's error, in seconds.
     pub(crate) skew: i64,
     /// The monotonic clock: an offset, and thousandths that it gains.
@@ -222,6 +227,7 @@ impl Node {
             faults: Arc::default(),
             is_adrift: false,
             has_lost_power: false,
+            cuts: false,
             skew: 0,
             offset: random.ms(0, 1_000_000),
             rate: random.within(950, 1050) as u32,
@@ -237,7 +243,7 @@ impl Node {
     }
 
     /// The incarnation that this one goes on from.
-    fn before(&self) -> Option<IncarnationId> {
+    pub(crate) fn before(&self) -> Option<IncarnationId> {
         let before = self.identity.continues?;
         Some(self.key_of(before).incarnation())
     }
@@ -309,6 +315,9 @@ impl Node {
             // as the node does with what a start that was cut off has left
             let _ = std::fs::remove_dir_all(&names);
             Repository::create(&names, &volume())?;
+            if self.cuts {
+                rests::begin(&self.root.join("holdings"), self.incarnation())?;
+            }
         }
         let boots = self.source.boots.load(Ordering::Relaxed);
         let repository = Repository::open_in(&names, &format!("boot-{boots}"))?;
@@ -343,7 +352,14 @@ impl Node {
         replica.learn(filesystem.base().tree, self.source.seconds())?;
         let infos = filesystem.uncommitted_infos();
         replica.check_torn(&infos, self.source.seconds())?;
+        let who = (self.incarnation(), volume().volume);
+        let now = self.source.seconds().cast_signed();
+        let rests = match self.cuts {
+            true => Some(RestFile::open(&self.root.join("holdings"), who, now)?),
+            false => None,
+        };
         Ok(Parts {
+            rests,
             repository,
             filesystem,
             replica,

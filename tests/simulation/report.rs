@@ -36,6 +36,9 @@ impl Report {
         sum.renewals += new.renewals;
         sum.copies += new.copies;
         sum.reaped += new.reaped;
+        sum.records += new.records;
+        sum.cuts += new.cuts;
+        sum.imports += new.imports;
     }
 }
 
@@ -55,6 +58,9 @@ impl fmt::Display for Report {
             renewals,
             copies,
             reaped,
+            records,
+            cuts,
+            imports,
             ..
         } = self.counts;
         let (runs, checks, entries, conflicts) =
@@ -62,7 +68,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{runs} runs: {acts} acts ({refused} refused) in {commits} commits, {rebases} rebases, {pulls} pulls \
-             ({failed_pulls} failed), {kills} ends ({power_cuts} by power cuts), {wipes} lost disks, {restores} restored ones ({renewals} found out), {copies} copies, {reaped} reaped; \
+             ({failed_pulls} failed), {kills} ends ({power_cuts} by power cuts), {wipes} lost disks, {restores} restored ones ({renewals} found out), {copies} copies, {reaped} reaped, {records} boundaries, {cuts} cuts of history, {imports} that came back from before; \
              {checks} looks, {entries} entries in the end, {conflicts} of them conflict copies"
         )
     }

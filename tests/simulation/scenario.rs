@@ -3,15 +3,14 @@
 use crate::disk::{self, Crash, Image};
 use crate::node::Node;
 use crate::oracle::{self, Memory, Shown, TWIN, is_conflict, look, readable};
+use crate::past::Kind;
 use crate::ports::Faults;
 use crate::random::Random;
 use crate::report::Report;
 use crate::users::{Synced, User};
 use crate::world::{Next, World};
 use delugefs::filesystem::{FsError, Source as _};
-use delugefs::node::moving;
 use delugefs_core::ids::CommitId;
-use delugefs_core::sync::Event;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,11 +19,7 @@ use std::time::Duration;
 /// After healing: see the simulation of the core. Hashing, upkeep and copies take a few seconds more.
 const RECOVERY: Duration = Duration::from_secs(32);
 
-/// Afterwards nothing is said but heartbeats, once the last repeats are answered.
-const LAST_WORDS: Duration = Duration::from_secs(23);
-const SILENCE: Duration = Duration::from_secs(20);
-
-const DAY: u64 = 86_400;
+pub(crate) const DAY: u64 = 86_400;
 
 /// What the scenario does.
 #[derive(Debug, Clone)]
@@ -60,12 +55,13 @@ pub(crate) enum Action {
 
 /// One run.
 struct Run {
+    kind: Kind,
     world: World,
     /// Each works in a folder of its own, so nothing can be in conflict.
     is_apart: bool,
 }
 
-pub(crate) fn run(seed: u64, is_told: bool) -> Report {
+pub(crate) fn run(seed: u64, kind: Kind, is_told: bool) -> Report {
     let mut random = Random::new(seed);
     let nodes = [2, 2, 2, 3, 3, 3, 4, 4, 5, 7][random.below(10)];
     let slowest = [5, 20, 50, 150, 400][random.below(5)];
@@ -77,11 +73,18 @@ pub(crate) fn run(seed: u64, is_told: bool) -> Report {
             world.models[number] = Some(Shown::new());
         }
     }
-    let mut run = Run { world, is_apart };
+    for node in &mut world.nodes {
+        node.cuts = kind == Kind::Cutting;
+    }
+    let mut run = Run {
+        kind,
+        world,
+        is_apart,
+    };
     run.trouble();
     run.heal();
     let head = run.agree();
-    run.fall_silent();
+    run.world.fall_silent();
     run.report(head)
 }
 
@@ -94,6 +97,14 @@ impl Run {
         let nodes = world.nodes.len();
         world.failures = [0, 5, 20][world.random.below(3)];
         world.network.is_sloppy = world.random.percent(30);
+        if self.kind == Kind::Cutting {
+            let history = Duration::from_secs([0, 0, 60][world.random.below(3)]);
+            let retire = Duration::from_secs([600, 3600, 180 * DAY][world.random.below(3)]);
+            world.past = Some((history, retire));
+            let setter = world.random.below(nodes);
+            let at = world.random.ms(300, 800);
+            world.after(at, Next::Script(Action::Settings(setter)));
+        }
         for number in 0..nodes {
             if world.random.percent(20) {
                 let error = world.random.within(0, 7200).cast_signed() - 3600;
@@ -103,7 +114,8 @@ impl Run {
             world.after(delay, Next::Start(number));
         }
         let seconds = world.random.within(2, 8);
-        for _ in 0..world.random.within(10, 40) {
+        let most = if world.past.is_some() { 80 } else { 40 };
+        for _ in 0..world.random.within(10, most) {
             let at = world.random.ms(300, seconds * 1000);
             let action = draw(world);
             world.after(at, Next::Script(action));
@@ -153,7 +165,9 @@ impl Run {
             assert_eq!(shown[number], shown[0], "nodes {number} and 0");
             world.check_catalogue(number);
         }
-        for path in shown[0].keys().filter(|_| self.is_apart) {
+        // who comes back after too long may not know that others know what it wrote last
+        let is_apart = self.is_apart && world.counts.imports == 0;
+        for path in shown[0].keys().filter(|_| is_apart) {
             assert!(
                 !is_conflict(path),
                 "changes to different things are in conflict: {path}"
@@ -180,19 +194,11 @@ impl Run {
         }
     }
 
-    /// When all is said, nothing more is said, and no commits are made.
-    fn fall_silent(&mut self) {
-        let world = &mut self.world;
-        let end = world.now + LAST_WORDS;
-        world.run(end, |_| false);
-        let before = world.counts;
-        let end = world.now + SILENCE;
-        world.run(end, |_| false);
-        assert_eq!(world.counts, before, "they go on although all is said");
-    }
-
     fn report(mut self, head: CommitId) -> Report {
         let shown = self.world.look(0);
+        if self.kind == Kind::Cutting {
+            self.world.check_histories();
+        }
         Report {
             runs: 1,
             counts: self.world.counts,
@@ -572,26 +578,6 @@ impl World {
         if let Some(model) = &mut self.models[number] {
             model.clear();
         }
-    }
-
-    fn settings(&mut self, number: usize) {
-        if !self.nodes[number].is_running() {
-            return;
-        }
-        self.goes_to_work(number);
-        let parts = self.nodes[number].parts();
-        let mut settings = parts.repository.settings().unwrap();
-        settings.copies = self.random.within(1, 3) as u32;
-        settings.keep = Duration::from_secs(DAY * self.random.within(0, 7));
-        moving::set(parts, &settings).unwrap();
-        if self.has_crashed(number) {
-            return;
-        }
-        self.counts.commits += 1;
-        self.see(number);
-        // as the command does
-        self.handle(number, Event::LocalChanges);
-        self.settle(number);
     }
 
     fn sleep(&mut self, days: u64) {

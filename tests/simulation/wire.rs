@@ -2,7 +2,9 @@
 
 use delugefs_core::ids::IncarnationId;
 use delugefs_metadata_repo::Repository;
-use delugefs_metadata_repo::exchange::{self, ExchangeError, PullOptions, Pulled, ServeOptions};
+use delugefs_metadata_repo::exchange::{
+    self, Anew, ExchangeError, PullOptions, Pulled, ServeOptions,
+};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -38,6 +40,28 @@ pub(crate) fn pull(
     from: &Repository,
     breaks_after: Option<u64>,
 ) -> Result<Pulled, ExchangeError> {
+    over(from, own, breaks_after, |read, write, options| {
+        exchange::pull(to, read, write, options)
+    })
+}
+
+/// Fetches all that `from` has, beside a past that is older.
+pub(crate) fn fetch_anew(
+    to: &Repository,
+    own: IncarnationId,
+    from: &Repository,
+) -> Result<Anew, ExchangeError> {
+    over(from, own, None, |read, write, options| {
+        exchange::fetch_anew(to, read, write, options)
+    })
+}
+
+fn over<T>(
+    from: &Repository,
+    own: IncarnationId,
+    breaks_after: Option<u64>,
+    run: impl FnOnce(Breaking<UnixStream>, UnixStream, &PullOptions<'_>) -> T,
+) -> T {
     let (ours, theirs) = UnixStream::pair().unwrap();
     for end in [&ours, &theirs] {
         end.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -59,6 +83,6 @@ pub(crate) fn pull(
             inner: ours,
             left: breaks_after,
         };
-        exchange::pull(to, read, write, &options)
+        run(read, write, &options)
     })
 }

@@ -75,6 +75,10 @@ pub(crate) struct Counts {
     pub(crate) renewals: u64,
     pub(crate) copies: u64,
     pub(crate) reaped: u64,
+    /// Where history may be cut was recorded; it was cut; who had been away brought what it had.
+    pub(crate) records: u64,
+    pub(crate) cuts: u64,
+    pub(crate) imports: u64,
     /// Messages other than heartbeats.
     pub(crate) talk: u64,
 }
@@ -102,6 +106,8 @@ pub(crate) struct World {
     pub(crate) is_told: bool,
     /// Each user works in a folder of his own.
     pub(crate) is_apart: bool,
+    /// How long history is kept and who gives no sign of life is asked, if not as usual.
+    pub(crate) past: Option<(Duration, Duration)>,
     top: PathBuf,
     queue: BTreeMap<(Duration, u64), Next>,
     queued: u64,
@@ -137,6 +143,7 @@ impl World {
             failures: 0,
             is_told,
             is_apart: false,
+            past: None,
             top,
             queue: BTreeMap::new(),
             queued: 0,
@@ -426,6 +433,12 @@ impl World {
             let positions = self.nodes[number].parts().replica.positions();
             self.handle(number, Event::HoldingsChanged(positions));
         }
+        if self.past.is_some() {
+            self.tend(number);
+        }
+        if !self.is_alive(number, life) {
+            return;
+        }
         self.after(UPKEEP_EVERY, Next::Upkeep(number, life));
     }
 
@@ -475,6 +488,13 @@ impl World {
         let to = self.nodes[fetch.by].parts().repository.clone();
         let from = self.nodes[fetch.from].parts().repository.clone();
         let own = self.nodes[fetch.by].incarnation();
+        if self.past.is_some() {
+            self.goes_to_work(fetch.from);
+            self.nodes[fetch.from].parts().meet(own);
+            if self.has_crashed(fetch.from) {
+                return false;
+            }
+        }
         self.goes_to_work(fetch.by);
         let pulled = crate::wire::pull(&to, own, &from, breaks_after);
         if self.has_crashed(fetch.by) {
@@ -489,6 +509,7 @@ impl World {
                 self.falls_behind(fetch.by);
                 false
             }
+            Err(ExchangeError::Cut { .. }) => self.come_back(fetch, &from),
             Err(error) => {
                 assert!(breaks_after.is_some(), "a pull fails: {error}");
                 false
