@@ -126,6 +126,7 @@ impl Heads {
     /// Takes a pull's end; whether it moved our heads.
     pub(super) fn pulled(&mut self, event: PullEnd, now: Now, jitter: &mut Jitter) -> bool {
         let PullEnd { pull, outcome } = event;
+        let before = self.ours.clone();
         let (is_done, has_moved) = match outcome {
             Outcome::Done(authors) => (true, self.set_ours(authors)),
             Outcome::Failed => (false, false),
@@ -154,6 +155,11 @@ impl Heads {
         if peer.fruitless > PULLS_FRUITLESS_MAX {
             let times = peer.fruitless - PULLS_FRUITLESS_MAX;
             peer.retry_at = now + jitter.spread(pause(times, PULL_RETRY_MIN, PULL_RETRY_MAX));
+        }
+        if has_moved {
+            // what was refused may be let in by what has come: one side of a fork, once other chains have that of here
+            let stays = |author: &IncarnationId| before.get(author) == self.ours.get(author);
+            missing.retain(|author, _| !stays(author));
         }
         let announced = &peer.heads.announced;
         peer.settled.extend(missing);

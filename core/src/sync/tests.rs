@@ -381,6 +381,20 @@ fn a_peer_that_lags_is_not_pulled_from_and_a_liar_ever_less() {
 }
 
 #[test]
+fn what_a_pull_did_not_bring_is_pulled_again_once_other_heads_have_moved() {
+    let mut rig = Rig::new(&[(ME, 1), (2, 6)]);
+    rig.up(1);
+    let effects = rig.tell(1, &[(1, 5), (2, 7)]);
+    assert_eq!(pulls(&effects), [(0, node(1))]);
+    let effects = rig.pulled(0, &[(ME, 1), (1, 5), (2, 6)]);
+    assert_eq!(pulls(&effects), [(1, node(1))], "the fork may move aside");
+    let effects = rig.pulled(1, &[(ME, 1), (1, 5), (2, 6)]);
+    assert_eq!(pulls(&effects), [], "it does not");
+    let effects = rig.pass_with(&[1], PULL_RETRY_MAX * 3);
+    assert_eq!(pulls(&effects), []);
+}
+
+#[test]
 fn announcements_are_gathered_and_repeated_to_who_does_not_follow() {
     let mut rig = Rig::new(&[(ME, 1)]);
     rig.up(1);
