@@ -193,14 +193,14 @@ fn golden() {
     let mut rests = Rests::lost(who(1), 6);
     rests.meet(who(3), 7);
     rests.hear(word.clone(), 8);
-    let mut known = [(who(2), word.bytes()), (who(3), &[])];
+    let mut known = [(who(2), 8_i64, word.bytes()), (who(3), 7, &[])];
     known.sort_unstable();
     let mut expected = b"DFSREST\x01".to_vec();
     expected.extend(who(1).as_bytes());
     expected.extend([6, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
-    for (incarnation, word) in known {
+    for (incarnation, seen, word) in known {
         expected.extend(incarnation.as_bytes());
-        expected.extend(8_i64.to_le_bytes());
+        expected.extend(seen.to_le_bytes());
         expected.extend((word.len() as u32).to_le_bytes());
         expected.extend(word);
     }
