@@ -216,7 +216,11 @@ impl Staging {
             last_access: only(UTIME_NOW),
             last_modification: only(UTIME_OMIT),
         };
-        Ok(utimensat(CWD, &self.folder, &times, AtFlags::empty())?)
+        // the first may only make it notice
+        for _ in 0..2 {
+            utimensat(CWD, &self.folder, &times, AtFlags::empty())?;
+        }
+        Ok(())
     }
 }
 
