@@ -12,7 +12,7 @@ use delugefs_core::ids::InfoHash;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A staging file to be synced.
 struct Unsynced {
@@ -52,8 +52,7 @@ impl Filesystem {
     pub fn sync(&self, handle: HandleId) -> Result<(), FsError> {
         let inode = self.lock().handle_inode(handle)?;
         self.sync_bytes(inode)?;
-        self.sync_journal()?;
-        self.check_disk()
+        self.sync_names()
     }
 
     /// `fsync` of a directory: its names, and the files that are closed in it, survive a power cut on this disk. Blocks.
@@ -74,7 +73,8 @@ impl Filesystem {
 
     /// Makes the names survive a power cut as they are, with the view that they are based on. Blocks.
     pub fn sync_names(&self) -> Result<(), FsError> {
-        self.sync_journal()
+        self.sync_journal()?;
+        self.check_disk()
     }
 
     /// Lets go of staging files that only wait for the journal to be on the disk. Blocks, when there are any.
@@ -88,8 +88,7 @@ impl Filesystem {
         self.sync_staged(&inodes)?;
         // what was hashed already, or meanwhile
         self.sync_contents(&inodes)?;
-        self.sync_journal()?;
-        self.check_disk()
+        self.sync_names()
     }
 
     /// What was synced is not to be trusted where the disk takes no changes any more.
@@ -158,11 +157,7 @@ impl Filesystem {
 
     fn sync_journal(&self) -> Result<(), FsError> {
         let wanted = self.lock().journal.sequence();
-        let mut durable = self
-            .0
-            .durable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut durable = lock(&self.0.durable);
         if *durable >= wanted {
             return Ok(());
         }
