@@ -13,7 +13,7 @@ use gix::ObjectId;
 use gix::objs::{Commit, CommitRef, WriteTo as _};
 
 /// Seconds that a commit may be past its newest parent.
-pub(crate) const AHEAD_MAX: i64 = 5 * 60;
+pub const AHEAD_MAX: i64 = 5 * 60;
 
 /// Parents of a commit: one for each node that wrote at the same time.
 pub(crate) const PARENTS_MAX: usize = 1024;

@@ -24,6 +24,7 @@ pub mod signature;
 mod view;
 
 pub use bencode::BencodeError;
+pub use commit::AHEAD_MAX;
 pub use diff::ViewDiff;
 pub use error::{RepositoryError, Result};
 pub use repository::{Authored, Authoring, Kept, Listed, Repository, Today, Upkeep, View};

@@ -171,10 +171,8 @@ impl Replica {
 
     /// Follows the view by one difference.
     pub fn follow(&self, changes: &Changes, blobs: &BTreeMap<EntryId, BlobId>, now: u64) {
-        let mut catalogue = lock(&self.catalogue);
-        let moved = catalogue.apply(changes, blobs);
+        let moved = lock(&self.catalogue).apply(changes, blobs);
         self.catalogue_file.moved(changes.len());
-        drop(catalogue);
         let mut retention = lock(&self.retention);
         for (content, successor) in &moved.died {
             note(retention.died(content.info_hash, now, *successor));

@@ -62,7 +62,7 @@ pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result
                     true
                 }
                 Some(Err(error)) => {
-                    failed(&shared, COMMITTING, &error);
+                    not_committed(&shared, &error);
                     false
                 }
                 None => false,
@@ -83,19 +83,20 @@ fn waits(shared: &Shared, error: &NamesError) -> String {
     )
 }
 
+/// Changes could not be committed.
+fn not_committed(shared: &Shared, error: &NamesError) {
+    failed(shared, COMMITTING, error, &waits(shared, error));
+}
+
 /// Tells that the names could not move on, and what of it; a node that cannot rely on its disk publishes nothing more.
-pub(super) fn failed(shared: &Shared, what: &'static str, error: &NamesError) {
+pub(super) fn failed(shared: &Shared, what: &'static str, error: &NamesError, sentence: &str) {
     if matches!(
         error,
         NamesError::Repository(RepositoryError::NotDurable(_))
     ) {
         shared.stop_publishing(story::with_causes(error));
     } else {
-        let sentence = match what {
-            COMMITTING => waits(shared, error),
-            _ => story::with_causes(error),
-        };
-        shared.troubles.tell(what, &sentence);
+        shared.troubles.tell(what, sentence);
     }
 }
 
@@ -156,7 +157,7 @@ pub(super) fn rebase(shared: &Shared) -> Result<(), NamesError> {
 pub(super) fn set(shared: &Shared, settings: &Settings) -> Result<(), NamesError> {
     let set = moving::set(shared, settings);
     if let Err(error) = set {
-        failed(shared, COMMITTING, &error);
+        not_committed(shared, &error);
         return Err(error);
     }
     // the sync machine finds the new head at its next look, and announces it
@@ -236,14 +237,10 @@ async fn come_back(shared: &Arc<Shared>, address: SocketAddr, telling: Telling) 
     let (read, write) = blocking::split(stream, Handle::current(), PULL_SILENCE_MAX);
     let worker = Arc::clone(shared);
     let run = move || {
-        let options = PullOptions {
-            own: Some(worker.incarnation()),
-            progress: &|progress| telling.hear(progress),
-            ..PullOptions::default()
-        };
         let repository = &worker.repository;
         let _kept = repository.keep_all();
-        let history = exchange::fetch_anew(repository, read, write, &options)?;
+        let history =
+            telling.over(|options| exchange::fetch_anew(repository, read, write, options))?;
         past::import(
             &*worker,
             history,
@@ -264,7 +261,7 @@ async fn come_back(shared: &Arc<Shared>, address: SocketAddr, telling: Telling) 
             false
         }
         Some(Err(PullError::Names(error))) => {
-            failed(shared, IMPORTING, &error);
+            failed(shared, IMPORTING, &error, &story::with_causes(&error));
             false
         }
         Some(Err(error)) => {
@@ -295,14 +292,9 @@ async fn pull_from(
 ) -> Result<Pulled, PullError> {
     let stream = links::open(shared, address, Purpose::Git).await?.stream;
     let (read, write) = blocking::split(stream, Handle::current(), PULL_SILENCE_MAX);
-    let (repository, own) = (shared.repository.clone(), shared.incarnation());
+    let repository = shared.repository.clone();
     let pulled = tokio::task::spawn_blocking(move || {
-        let options = PullOptions {
-            own: Some(own),
-            progress: &|progress| telling.hear(progress),
-            ..PullOptions::default()
-        };
-        let pulled = exchange::pull(&repository, read, write, &options)?;
+        let pulled = telling.over(|options| exchange::pull(&repository, read, write, options))?;
         telling.end(&pulled);
         Ok::<_, ExchangeError>(pulled)
     });
@@ -329,6 +321,15 @@ impl Telling {
             since,
             told: Cell::new((since, since)),
         }
+    }
+
+    /// Does something that is told about.
+    fn over<T>(&self, run: impl FnOnce(&PullOptions<'_>) -> T) -> T {
+        run(&PullOptions {
+            own: Some(self.shared.incarnation()),
+            progress: &|progress| self.hear(progress),
+            ..PullOptions::default()
+        })
     }
 
     fn hear(&self, progress: PullProgress) {
@@ -396,7 +397,7 @@ async fn witness(shared: &Arc<Shared>, refused: Vec<Refused>) {
         let worker = Arc::clone(shared);
         let run = move || witness_head(&worker, one.author, ours);
         if let Some(Err(error)) = shared.publishing.guard(BROKEN, run).await {
-            failed(shared, COMMITTING, &error);
+            not_committed(shared, &error);
         }
     }
 }

@@ -2,8 +2,10 @@
 //! over to the others'. What may be cut, and who is asked, decides `core::past`.
 
 use super::moving::{self, Mover, NamesError, base_view};
-use super::rests;
+use super::names;
+use super::rests::{self, LOOK_DIVISOR, LOOK_EVERY_MIN};
 use super::shared::Shared;
+use super::story;
 use super::upkeep;
 use crate::sync_ext::lock;
 use delugefs_core::ids::{CommitId, IncarnationId};
@@ -22,17 +24,11 @@ const FREED_MIN: usize = 64;
 /// must come to an end.
 const FREED_FOR_AUTHOR: usize = 4;
 
-/// How seldom a node looks at its past: it reads all history that is left.
+/// How seldom, at most, a node looks at its past: it reads all history that is left.
 const LOOK_EVERY_MAX: Duration = Duration::from_hours(1);
 
 /// But so soon after the start: not while it has more to do, and a disk may be connected for minutes only.
 const LOOK_FIRST: Duration = Duration::from_mins(5);
-
-/// And so many times while history is kept.
-const LOOK_DIVISOR: u32 = 64;
-
-/// How often, at most.
-const LOOK_EVERY_MIN: Duration = Duration::from_secs(2);
 
 /// What a panic in it is.
 const BROKEN: &str = "a broken invariant of the names' past";
@@ -61,12 +57,13 @@ pub fn tend(
     (now, least): (i64, usize),
 ) -> Result<Tended, NamesError> {
     let repository = node.repository();
+    let cuts = repository.cuts()?;
     let recorded = repository.recorded()?.map(|boundary| boundary.commit);
-    let Some(at) = recorded.filter(|at| !repository.cuts().is_ok_and(|cuts| cuts.contains(at)))
-    else {
-        return asked.map_or(Ok(Tended::Nothing), |asked| {
-            record(node, asked, (now, least))
-        });
+    let Some(at) = recorded.filter(|at| !cuts.contains(at)) else {
+        return match asked {
+            Some(asked) => record(node, asked, (now, least)),
+            None => Ok(Tended::Nothing),
+        };
     };
     if let Some(today) = repository.without_what_lies_beside(at)? {
         moving::import(node, &today)?;
@@ -175,7 +172,7 @@ async fn has_left_something(shared: &Arc<Shared>) -> bool {
     let tended = match shared.publishing.guard(BROKEN, move || look(&worker)).await {
         Some(Ok(tended)) => tended,
         Some(Err(error)) => {
-            super::names::failed(shared, TENDING, &error);
+            names::failed(shared, TENDING, &error, &story::with_causes(&error));
             return false;
         }
         None => return false,

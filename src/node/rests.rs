@@ -19,7 +19,7 @@ use delugefs_core::ids::{CommitId, IncarnationId, VolumeId};
 use delugefs_core::past::rests::codec::{self, CodecError, LIST_BYTES_MAX, WORD_BYTES_MAX};
 use delugefs_core::past::rests::{Heard, Keys, Rests, Word};
 use delugefs_core::sync::LinkId;
-use delugefs_metadata_repo::{Repository, RepositoryError};
+use delugefs_metadata_repo::{AHEAD_MAX, Repository, RepositoryError};
 use ed25519_dalek::{Signer as _, SigningKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -36,11 +36,11 @@ const MESSAGE_BYTES: usize = FRAME_BYTES_MAX - WORD_BYTES_MAX - 4096;
 /// connected for minutes only.
 const LOOK_EVERY_MAX: Duration = Duration::from_mins(5);
 
-/// And so many times while history is kept.
-const LOOK_DIVISOR: u32 = 64;
+/// And a node looks so many times while history is kept.
+pub(super) const LOOK_DIVISOR: u32 = 64;
 
 /// How often, at most.
-const LOOK_EVERY_MIN: Duration = Duration::from_secs(2);
+pub(super) const LOOK_EVERY_MIN: Duration = Duration::from_secs(2);
 
 /// The list and its file.
 pub struct RestFile {
@@ -208,15 +208,14 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The volume's time, in seconds since 1970: this node's clock, but never far ahead of the newest commits, so that a
-/// clock that is wrong retires nobody; and the newest commits' time.
-fn volume_time(repository: &Repository) -> Result<(i64, i64), RepositoryError> {
-    let newest = repository.times()?.into_values().max().unwrap_or(0);
-    Ok((clock().min(newest.saturating_add(AHEAD_MAX)), newest))
+/// The volume's time, and when somebody was seen who is seen now, in seconds since 1970, by this node's clock and the
+/// times at which authors last committed. The one is never far ahead of the newest commits, so that a clock that is wrong
+/// retires nobody; the other is not before them.
+pub fn times(authors: &BTreeMap<IncarnationId, i64>, clock: i64) -> (i64, i64) {
+    let newest = authors.values().copied().max().unwrap_or(0);
+    let now = clock.min(newest.saturating_add(AHEAD_MAX));
+    (now, clock.max(newest))
 }
-
-/// Seconds that commits may be ahead of those before them (`docs/FORMATS.md`).
-const AHEAD_MAX: i64 = 300;
 
 fn clock() -> i64 {
     i64::try_from(unix_time()).unwrap_or(i64::MAX)
@@ -224,8 +223,8 @@ fn clock() -> i64 {
 
 /// When somebody was last seen who is seen now: not before the newest commits, whatever this node's clock says.
 pub(super) fn seen_now(repository: &Repository) -> i64 {
-    let newest = volume_time(repository).map_or(0, |(_, newest)| newest);
-    clock().max(newest)
+    let authors = repository.times().unwrap_or_default();
+    times(&authors, clock()).1
 }
 
 /// Tells a new peer all words.
@@ -332,11 +331,12 @@ fn say(shared: &Shared) -> Result<(), SayError> {
 
 /// Notes everyone that this node knows of by any other way, and gives the volume's time.
 pub(super) fn note_all(shared: &Shared) -> Result<i64, RepositoryError> {
-    let (now, newest) = volume_time(&shared.repository)?;
-    for (author, time) in shared.repository.times()? {
+    let authors = shared.repository.times()?;
+    let (now, seen) = times(&authors, clock());
+    for (author, time) in authors {
         shared.rests.note(author, time);
     }
-    note_members(&shared.rests, &lock(&shared.members), clock().max(newest));
+    note_members(&shared.rests, &lock(&shared.members), seen);
     Ok(now)
 }
 

@@ -7,7 +7,7 @@ use crate::wire;
 use crate::world::{Counts, Fetch, World};
 use delugefs::node::moving::{self, base_view};
 use delugefs::node::past::{self, Tended};
-use delugefs::node::rests::RestFile;
+use delugefs::node::rests::{self, RestFile};
 use delugefs_core::ids::IncarnationId;
 use delugefs_core::past::rests::Heard;
 use delugefs_core::sync::Event;
@@ -30,19 +30,14 @@ pub(crate) enum Kind {
     Cutting,
 }
 
-/// Seconds that commits may be ahead of those before them (docs/FORMATS.md).
-const AHEAD_MAX: i64 = 300;
-
 /// A cut frees at least so many commits, and one for each author: runs are short, and what cutting costs is less.
 const FREED_MIN: usize = 2;
 
 impl Parts {
     /// The volume's time, and when somebody was seen who is seen now.
     fn times(&self) -> (i64, i64) {
-        let times = self.repository.times().unwrap();
-        let newest = times.into_values().max().unwrap_or(0);
         let clock = self.source.seconds().cast_signed();
-        (clock.min(newest + AHEAD_MAX), clock.max(newest))
+        rests::times(&self.repository.times().unwrap(), clock)
     }
 
     fn rests(&self) -> &RestFile {

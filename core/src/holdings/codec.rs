@@ -312,7 +312,6 @@ fn next_frame<'a>(input: &mut Input<'a>) -> Option<&'a [u8]> {
     (check == &blake3::hash(body).as_bytes()[..CHECK_BYTES]).then_some(body)
 }
 
-/// Bytes yet to be read.
 /// A number of items of some length, all of them still to come.
 fn count(input: &mut Input<'_>, most: usize, item_bytes: usize) -> Result<usize, CodecError> {
     let count = input.u32()? as usize;

@@ -126,11 +126,7 @@ pub(crate) fn pull_into(
     write: impl Write,
     options: &PullOptions<'_>,
 ) -> Result<Pulled, ExchangeError> {
-    let mut write = BufWriter::new(write);
-    let mut lines = Reader::new(BufReader::new(read));
-    ask_refs(&mut write)?;
-    read_advertisement(&mut lines)?;
-    let theirs = read_refs(&mut lines, options.limits.refs_max)?;
+    let (mut lines, mut write, theirs) = begin(read, write, options)?;
     // read after the peer has answered: it cannot know more of our own chain than we do now
     let mut repository = store.git();
     let ours = refs::authors(&repository)?;
@@ -323,6 +319,27 @@ fn lock_ref(
     }
     locked.write(one.new).map_err(ExchangeError::repository)?;
     Ok(Some(locked))
+}
+
+/// Both directions of a conversation that has begun, and the peer's refs.
+type Begun<R, W> = (
+    Reader<BufReader<R>>,
+    BufWriter<W>,
+    BTreeMap<IncarnationId, ObjectId>,
+);
+
+/// Asks a peer what it has.
+fn begin<R: Read, W: Write>(
+    read: R,
+    write: W,
+    options: &PullOptions<'_>,
+) -> Result<Begun<R, W>, ExchangeError> {
+    let mut write = BufWriter::new(write);
+    let mut lines = Reader::new(BufReader::new(read));
+    ask_refs(&mut write)?;
+    read_advertisement(&mut lines)?;
+    let theirs = read_refs(&mut lines, options.limits.refs_max)?;
+    Ok((lines, write, theirs))
 }
 
 fn ask_refs(out: &mut dyn Write) -> Result<(), ExchangeError> {

@@ -11,7 +11,8 @@ use crate::session::Session;
 use crate::view::{import_tree, new_views, settings_of, tree_of};
 use delugefs_core::ids::CommitId;
 use gix::ObjectId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{MutexGuard, PoisonError};
 
 /// The history that the others have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,14 +26,14 @@ pub struct Today {
 
 /// As long as this lives, no object goes.
 #[must_use]
-pub struct Kept<'a>(#[expect(dead_code, reason = "held")] std::sync::MutexGuard<'a, ()>);
+pub struct Kept<'a>(#[expect(dead_code, reason = "held")] MutexGuard<'a, ()>);
 
 impl Repository {
     /// Keeps what no reference leads to; waits for a [`Repository::maintain`] under way.
     pub fn keep_all(&self) -> Kept<'_> {
         let maintaining = self.inner.maintaining.lock();
         // it guards no data
-        Kept(maintaining.unwrap_or_else(std::sync::PoisonError::into_inner))
+        Kept(maintaining.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The part of history that begins at a commit, if not all that the view shows goes on from there.
@@ -76,10 +77,8 @@ impl Repository {
         // merged perhaps for this alone
         files::write_objects(&session, path, &mut state.unsynced)?;
         let cut = today.history.cut.iter();
-        let cut = cut.map(|at| object_id(at.as_bytes())).collect();
-        let after = self
-            .session()
-            .cut_at(std::collections::HashSet::clone(&cut));
+        let cut: HashSet<_> = cut.map(|at| object_id(at.as_bytes())).collect();
+        let after = self.session().cut_at(cut.clone());
         let heads = self.sound(&after, &mut state, today)?;
         let theirs = tree_of(&after, &mut new_views(), &heads)?;
         let ours = object_id(authoring.base.tree.as_bytes());

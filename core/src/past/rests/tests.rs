@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use super::codec::{self, CodecError};
+use super::codec::{self, Anyone, CodecError};
 use super::{HEADS_MAX, Heard, Keys, Rest, Rests, Word};
 use crate::ids::{CommitId, IncarnationId, VolumeId};
 use crate::limits::INCARNATIONS_MAX;
@@ -249,14 +249,6 @@ fn a_word_is_of_its_incarnation_for_its_volume_and_of_nobody_else() {
     }
     let longer = [word.bytes(), &[0]].concat();
     assert!(read(&longer).is_err());
-}
-
-struct Anyone;
-
-impl Keys for Anyone {
-    fn verify(&self, _: &[u8; 32], _: &[u8], _: &[u8; 64]) -> bool {
-        true
-    }
 }
 
 /// Seeds made by a program of its own, and what is near them.

@@ -1,14 +1,13 @@
 //! Fetching all that a peer has, as a newcomer would, beside a past of one's own that is older: no reference moves yet.
 
-use super::super::pktline::Reader;
 use super::super::refs;
 use super::super::verify::{Here, Move};
 use super::super::{ExchangeError, GitStore, PullOptions, commit_id};
 use super::cut::Cut;
-use super::{Plan, ask_refs, checked, fetch, install, read_advertisement, read_refs, sorted};
+use super::{Plan, begin, checked, fetch, install, sorted};
 use delugefs_core::ids::{CommitId, IncarnationId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{Read, Write};
 
 /// A history that begins later than the one that is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +26,7 @@ pub(in super::super) fn fetch_anew(
     write: impl Write,
     options: &PullOptions<'_>,
 ) -> Result<Anew, ExchangeError> {
-    let mut write = BufWriter::new(write);
-    let mut lines = Reader::new(BufReader::new(read));
-    ask_refs(&mut write)?;
-    read_advertisement(&mut lines)?;
-    let theirs = read_refs(&mut lines, options.limits.refs_max)?;
+    let (mut lines, mut write, theirs) = begin(read, write, options)?;
     let to_move = |(incarnation, new): (&IncarnationId, &_)| Move {
         incarnation: *incarnation,
         old: None,

@@ -7,6 +7,7 @@ use super::super::store::Objects;
 use super::super::verify::{Here, Move, goes_on};
 use super::super::{ExchangeError, commit_id, object_id};
 use crate::codec::settings;
+use crate::escape::VOLUME_BLOB;
 use gix::ObjectId;
 use gix::objs::{Kind, TreeRefIter};
 use std::collections::HashSet;
@@ -97,7 +98,7 @@ fn boundary(history: &mut History<'_>, head: ObjectId) -> Result<Option<ObjectId
         return Ok(None);
     };
     let mut entries = TreeRefIter::from_bytes(tree, root.kind()).filter_map(Result::ok);
-    let volume = entries.find(|entry| entry.filename == "%volume");
+    let volume = entries.find(|entry| entry.filename == VOLUME_BLOB);
     let Some(volume) = volume.map(|entry| entry.oid.to_owned()) else {
         return Ok(None);
     };

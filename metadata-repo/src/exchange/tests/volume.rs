@@ -8,6 +8,7 @@ use crate::repository::tests::support::{
 };
 use delugefs_core::change::Changes;
 use delugefs_core::ids::EntryId;
+use std::os::unix::net::UnixStream;
 use tempfile::TempDir;
 
 pub(crate) fn exchange(
@@ -15,13 +16,7 @@ pub(crate) fn exchange(
     from: &Repository,
     options: &PullOptions<'_>,
 ) -> Result<Pulled, ExchangeError> {
-    let (client, server) = streams();
-    std::thread::scope(|scope| {
-        scope.spawn(|| serve(from, &server, &server, &serving()));
-        let pulled = pull(to, &client, &client, options);
-        drop(client);
-        pulled
-    })
+    over(from, |stream| pull(to, stream, stream, options))
 }
 
 /// All that another node has, for who has a past of its own that is older.
@@ -30,12 +25,17 @@ pub(crate) fn fetch_all(
     from: &Repository,
     options: &PullOptions<'_>,
 ) -> Result<Anew, ExchangeError> {
+    over(from, |stream| fetch_anew(to, stream, stream, options))
+}
+
+/// A conversation with another node.
+fn over<T>(from: &Repository, talk: impl FnOnce(&UnixStream) -> T) -> T {
     let (client, server) = streams();
     std::thread::scope(|scope| {
         scope.spawn(|| serve(from, &server, &server, &serving()));
-        let fetched = fetch_anew(to, &client, &client, options);
+        let done = talk(&client);
         drop(client);
-        fetched
+        done
     })
 }
 

@@ -119,10 +119,8 @@ fn after_a_sync_that_failed_the_next_start_reads() {
     let good = node.view.clone();
     let changes = [change(&node.model, id(2), Some(file(2)))];
     // past the objects, when the reference has moved
-    GOOD_SYNCS.set(Some(7));
-    let authored = node.try_author(&changes.into_iter().collect());
+    let authored = with_good_syncs(7, || node.try_author(&changes.into_iter().collect()));
     assert!(authored.is_err(), "all syncs were good");
-    GOOD_SYNCS.set(None);
     let checkpoint = std::fs::read_to_string(path.join("delugefs-synced")).unwrap();
     assert!(checkpoint.starts_with("1 -\n"), "{checkpoint}");
     // the kernel has forgotten what it could not write
