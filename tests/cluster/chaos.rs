@@ -130,7 +130,10 @@ impl<'a> Chaos<'a> {
         let agreed = heads();
         let start = Instant::now();
         while start.elapsed() < SILENCE {
-            assert_eq!(heads(), agreed, "somebody says something new");
+            if heads() != agreed {
+                self.nodes.iter().for_each(tell_newest);
+                panic!("somebody says something new: {:?}, not {agreed:?}", heads());
+            }
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -155,12 +158,13 @@ impl<'a> Chaos<'a> {
         trees.into_iter().next().unwrap()
     }
 
-    /// No node has found itself broken.
+    /// No node has found itself broken, or another to break the rules: all are honest here.
     fn healthy(&self) {
+        let bad = ["panicked", "read-only", "names that are not taken"];
         for node in &self.nodes {
             let log = node.log();
-            let bad = |line: &&str| line.contains("panicked") || line.contains("read-only");
-            let bad: Vec<&str> = log.lines().filter(bad).collect();
+            let is_bad = |line: &&str| bad.iter().any(|words| line.contains(words));
+            let bad: Vec<&str> = log.lines().filter(is_bad).collect();
             assert!(bad.is_empty(), "{}: {bad:#?}", node.root.display());
         }
     }
@@ -169,6 +173,22 @@ impl<'a> Chaos<'a> {
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     i64::try_from(since.unwrap().as_secs()).unwrap()
+}
+
+/// What a node has committed last, for who looks for the reason of it.
+fn tell_newest(node: &Node) {
+    let mut git = Command::new("git");
+    git.arg("--git-dir").arg(node.root.join("metadata.git"));
+    git.args([
+        "log",
+        "--all",
+        "--max-count=3",
+        "--raw",
+        "--format=%H %P%n%cI %an: %B",
+    ]);
+    let output = git.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    eprintln!("{}: {}\n{said}", node.root.display(), node.head());
 }
 
 /// When a node's newest commit of its own was made, as it says.

@@ -76,6 +76,15 @@ fn ends_by_itself(node: &mut Node, sentence: &str) {
     assert!(log.contains(sentence), "{sentence:?} is not in {log}");
 }
 
+/// It says where the other copy is: at its IPv4 address, or at its link-local IPv6 one if that was found first.
+#[track_caller]
+fn meets_its_copy(node: &mut Node, ipv4: &str) {
+    ends_by_itself(node, "another copy of this disk runs at ");
+    let log = node.log();
+    let is_at = |address: &str| log.contains(&format!("runs at {address}"));
+    assert!(is_at(ipv4) || is_at("[fe80:"), "{ipv4} is not in {log}");
+}
+
 fn listing(node: &Node) -> BTreeSet<String> {
     let entries = fs::read_dir(node.path("")).unwrap();
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
@@ -148,8 +157,8 @@ fn two_copies_of_one_disk_both_stop_and_go_on_as_two() {
     committed(&a);
     committed(&b);
     lab.heal(2);
-    ends_by_itself(&mut a, "another copy of this disk runs at 10.77.0.2");
-    ends_by_itself(&mut b, "another copy of this disk runs at 10.77.0.1");
+    meets_its_copy(&mut a, "10.77.0.2");
+    meets_its_copy(&mut b, "10.77.0.1");
     drop((a, b));
 
     let a = lab.node(1, "a").start();

@@ -159,7 +159,7 @@ fn allowed(
 enum Aside {
     /// Other chains have all that it leaves.
     Moves,
-    /// Other chains have both branches: all nodes keep the same.
+    /// Another pull has meanwhile brought more of it; or other chains have both branches: all nodes keep the same.
     Stays,
     /// Only this chain has what is here.
     Forked,
@@ -170,10 +170,13 @@ fn aside(
     moved: &Move,
     heads: &BTreeMap<IncarnationId, ObjectId>,
 ) -> Result<Aside, ExchangeError> {
-    let mut have = |head| is_in_others(history, moved.incarnation, head, heads);
     let Some(old) = moved.old else {
         return Ok(Aside::Moves);
     };
+    if goes_on(history, old, moved.new)? {
+        return Ok(Aside::Stays);
+    }
+    let mut have = |head| is_in_others(history, moved.incarnation, head, heads);
     if !have(old)? {
         return Ok(Aside::Forked);
     }

@@ -9,6 +9,7 @@ use super::support::{
     Node, commit_id, git, incarnation, pull, pull_with, serving, streams, trusting,
 };
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -101,6 +102,33 @@ fn a_head_that_came_with_another_chain_needs_no_pack() {
         (vec![(incarnation(1), commit_id(one))], 0)
     );
     assert_eq!(to.author(2), Some(two));
+}
+
+#[test]
+fn a_pull_that_another_has_overtaken_takes_nothing_for_a_fork() {
+    let (slow, quick, to) = (Node::new(), Node::new(), Node::new());
+    let first = slow.commit(1, &[], &[("a", "0")]);
+    for node in [&quick, &to] {
+        pull(node, &slow);
+    }
+    let second = slow.commit(1, &[first], &[("a", "1")]);
+    pull(&quick, &slow);
+    let third = quick.commit(1, &[second], &[("a", "2")]);
+    let overtaken = Cell::new(false);
+    let overtake = |_| {
+        if !overtaken.replace(true) {
+            let moved = pull(&to, &quick).moved;
+            assert_eq!(moved, [(incarnation(1), commit_id(third))]);
+        }
+    };
+    let options = PullOptions {
+        progress: &overtake,
+        ..trusting()
+    };
+    let pulled = pull_with(&to, &slow, &options).0.unwrap();
+    assert!(overtaken.get());
+    assert_eq!((pulled.moved, pulled.refused), (vec![], vec![]));
+    assert_eq!(to.author(1), Some(third));
 }
 
 #[test]
