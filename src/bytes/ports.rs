@@ -1,5 +1,6 @@
 //! The bytes as the filesystem and the swarm want to see them.
 
+use super::catalogue::Known;
 use super::replica::Replica;
 use crate::filesystem::{BoxFuture, ContentReader, Contents, FsError, Sealed, Space};
 use crate::net::{self, Gate};
@@ -53,10 +54,12 @@ impl Contents for Bytewise {
 
     fn reader(&self, content: ContentRef) -> Result<Arc<dyn ContentReader>, FsError> {
         let replica = Arc::clone(&self.0);
+        let known = replica.known(&content.info_hash).ok_or(FsError::Stale)?;
         let reader = Arc::new(OnceLock::new());
         Ok(Arc::new(Arriving {
             replica,
             content,
+            known,
             reader,
         }))
     }
@@ -115,16 +118,18 @@ fn fs_error(error: &StoreError) -> FsError {
 struct Arriving {
     replica: Arc<Replica>,
     content: ContentRef,
+    /// From when it was opened: its names may be gone when it is read.
+    known: Known,
     reader: Arc<OnceLock<Reader>>,
 }
 
 impl ContentReader for Arriving {
     fn read(&self, offset: u64, length: usize) -> BoxFuture<'static, Result<Bytes, FsError>> {
-        let (replica, content) = (Arc::clone(&self.replica), self.content);
+        let (replica, content, known) = (Arc::clone(&self.replica), self.content, self.known);
         let cell = Arc::clone(&self.reader);
         Box::pin(async move {
             if cell.get().is_none() {
-                let found = reader(Arc::clone(&replica), content.info_hash).await?;
+                let found = reader(Arc::clone(&replica), content.info_hash, known).await?;
                 // whoever was first: both read the same
                 let _ = cell.set(found);
             }
@@ -142,21 +147,25 @@ impl ContentReader for Arriving {
     }
 }
 
-async fn reader(replica: Arc<Replica>, info_hash: InfoHash) -> Result<Reader, FsError> {
+async fn reader(
+    replica: Arc<Replica>,
+    info_hash: InfoHash,
+    known: Known,
+) -> Result<Reader, FsError> {
     let source = Arc::clone(&replica);
     let look = move || {
         let is_here = source.store.state(&info_hash) == State::Complete;
         if !is_here && source.claims(&info_hash) {
             source.scrub.suspect(info_hash, None);
         }
-        source.info(&info_hash)
+        source.info_of(&info_hash, known)
     };
     let read = tokio::task::spawn_blocking(look).await;
     let info = read
         .map_err(|_| FsError::Unavailable)?
         .map_err(|error| FsError::Damaged(error.to_string()))?;
     let swarm = replica.swarm().ok_or(FsError::Unavailable)?;
-    Ok(swarm.reader(&info.ok_or(FsError::Unavailable)?))
+    Ok(swarm.reader(&info))
 }
 
 fn read_error(error: ReadError) -> FsError {

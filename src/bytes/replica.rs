@@ -209,18 +209,23 @@ impl Replica {
         lock(&self.catalogue).len()
     }
 
-    /// A content's `info`, from its descriptor; what the names say is checked against the info-hash. Blocks.
+    /// A content's `info`, if the view has it; see [`Self::info_of`].
     pub fn info(&self, info_hash: &InfoHash) -> io::Result<Option<Info>> {
-        let Some(known) = self.known(info_hash) else {
-            return Ok(None);
-        };
+        let known = self.known(info_hash);
+        known
+            .map(|known| self.info_of(info_hash, known))
+            .transpose()
+    }
+
+    /// A content's `info`, from its descriptor; what the names say, or said, is checked against the info-hash. Blocks.
+    pub fn info_of(&self, info_hash: &InfoHash, known: Known) -> io::Result<Info> {
         let bytes = self.repository.info(known.blob).map_err(io::Error::other)?;
         let info = Info::parse(&bytes).map_err(io::Error::other)?;
         if info.info_hash() != *info_hash || info.length() != known.length {
             let text = format!("the descriptor of {info_hash} is damaged");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        Ok(Some(info))
+        Ok(info)
     }
 
     /// Room on this disk, at most a moment old.

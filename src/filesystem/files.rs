@@ -72,7 +72,10 @@ impl Filesystem {
         Answer::Later(Box::pin(async move {
             let bytes = offset..offset + length as u64;
             contents.reread(content, bytes).await;
-            read_whole(contents.reader(content)?, offset, length).await
+            let reader = contents.reader(content);
+            // looking up again is of no use to who has it open
+            let reader = reader.map_err(|_| FsError::Unavailable)?;
+            read_whole(reader, offset, length).await
         }))
     }
 

@@ -51,7 +51,8 @@ pub trait Contents: Send + Sync {
     /// A content's file, opened for reading, when all of it is here. Called under the namespace lock: it
     /// must not wait.
     fn local(&self, content: &ContentRef) -> Result<Option<File>, FsError>;
-    /// A reader over a content that is not wholly here. Must not wait.
+    /// A reader over a content that is not wholly here; it reads that also when no name has it any more. Must not wait.
+    /// [`FsError::Stale`] where no name has it now.
     fn reader(&self, content: ContentRef) -> Result<Arc<dyn ContentReader>, FsError>;
     /// Reading these bytes of a content's file has failed, or ended early: looks what is wrong, so that afterwards a
     /// [`Contents::reader`] gives the right ones, or none.

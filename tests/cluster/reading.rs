@@ -87,6 +87,27 @@ impl Slowest {
 }
 
 #[test]
+fn an_open_file_is_read_as_it_was_though_it_was_replaced_elsewhere() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let (first, second) = pair(&lab);
+    let (old, new) = (noise(1, 200_000), noise(2, 300_000));
+    fs::write(first.path("f"), &old).unwrap();
+    appears(&second, "f", old.len());
+    // nothing has been read yet, and nothing is here
+    let file = File::open(second.path("f")).unwrap();
+    fs::write(first.path("new"), &new).unwrap();
+    fs::rename(first.path("new"), first.path("f")).unwrap();
+    appears(&second, "f", new.len());
+    let mut read = vec![0; old.len()];
+    file.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == old);
+    assert!(fs::read(second.path("f")).unwrap() == new);
+}
+
+#[test]
 fn waiting_reads_block_only_themselves() {
     if !can_run() {
         return;
