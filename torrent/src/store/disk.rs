@@ -60,6 +60,14 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
         Ok(rustix::fs::syncfs(File::open(path)?)?)
     }
 
+    /// Makes a directory, if it is not there.
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        }
+    }
+
     /// Moves within one filesystem, replacing what is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)

@@ -17,6 +17,7 @@ impl Inner {
         info: &Info,
     ) -> Result<Arc<PartialContent>, StoreError> {
         let (content, length) = (info.info_hash(), info.length());
+        self.make_directory(&content)?;
         let place = scan::temporary(&self.path(&content));
         let data = self.open_writable(&place)?;
         self.disk

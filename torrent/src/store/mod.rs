@@ -23,6 +23,7 @@ mod loose;
 mod partial;
 mod scan;
 mod seal;
+mod shards;
 mod sync;
 
 pub use check::{Check, Checked, is_damage};
@@ -38,14 +39,12 @@ use delugefs_core::ids::InfoHash;
 use have::{Have, SUFFIX};
 use index::{Index, PartialSlot, Slot};
 use partial::{Files, lock};
+use shards::Shards;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// Locks for changing contents: one for each folder `ab`.
-const SHARDS: usize = 256;
 
 /// Part of the disk that fetching leaves free, so that names, journal and files being written find room.
 const RESERVE_DIVISOR: u64 = 50;
@@ -98,7 +97,7 @@ pub(crate) struct Inner {
     data: PathBuf,
     disk: Arc<dyn Disk>,
     index: Mutex<Index>,
-    shards: Vec<Mutex<()>>,
+    shards: Shards,
     syncing: Mutex<()>,
     /// Bytes; `u64::MAX` is: what the disk has.
     capacity: AtomicU64,
@@ -115,12 +114,16 @@ impl ContentStore {
     /// Like [`ContentStore::open`], on a disk of the caller's.
     pub fn open_on(root: &Path, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
         let data = root.join("data");
-        let scan::Scanned { index, findings } = scan::scan(&data, disk.as_ref())?;
+        let scan::Scanned {
+            index,
+            shards,
+            findings,
+        } = scan::scan(&data, disk.as_ref())?;
         let inner = Inner {
             data,
             disk,
             index: Mutex::new(index),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards,
             syncing: Mutex::default(),
             capacity: AtomicU64::new(u64::MAX),
         };
@@ -243,14 +246,6 @@ impl ContentStore {
 }
 
 impl Inner {
-    fn shard(&self, content: &InfoHash) -> &Mutex<()> {
-        &self.shards[usize::from(content.as_bytes()[0])]
-    }
-
-    fn directory(&self, content: &InfoHash) -> PathBuf {
-        self.data.join(format!("{:02x}", content.as_bytes()[0]))
-    }
-
     fn path(&self, content: &InfoHash) -> PathBuf {
         self.directory(content).join(content.to_string())
     }
@@ -365,6 +360,7 @@ impl Inner {
     /// First of all that a fetch leaves on the disk: without it the data file would count as complete.
     fn write_have(&self, have: &Have) -> Result<(), StoreError> {
         let content = have.info.info_hash();
+        self.make_directory(&content)?;
         let (path, disk) = (self.have_path(&content), &self.disk);
         let temporary = scan::temporary(&path);
         let file = disk
@@ -451,13 +447,6 @@ impl Inner {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(StoreError::disk("remove", path)),
         }
-    }
-
-    fn sync_directory(&self, content: &InfoHash) -> Result<(), StoreError> {
-        let path = self.directory(content);
-        self.disk
-            .sync_directory(&path)
-            .map_err(StoreError::disk("sync", path))
     }
 
     fn space(&self) -> Result<Space, StoreError> {

@@ -4,6 +4,7 @@ use super::StoreError;
 use super::disk::Disk;
 use super::have::{HAVE_BYTES_MAX, Have, HaveError, SUFFIX};
 use super::index::{Index, PartialSlot, Slot};
+use super::shards::{self, Shards};
 use delugefs_core::ids::InfoHash;
 use std::fs::{self, DirEntry};
 use std::io;
@@ -36,6 +37,7 @@ pub(crate) fn temporary(place: &Path) -> PathBuf {
 
 pub(crate) struct Scanned {
     pub(crate) index: Index,
+    pub(crate) shards: Shards,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -45,21 +47,22 @@ pub(crate) fn scan(data: &Path, disk: &dyn Disk) -> Result<Scanned, StoreError> 
         index: Index::default(),
         findings: Vec::new(),
     };
-    let directories: Vec<_> = (0..=255_u8)
-        .map(|byte| data.join(format!("{byte:02x}")))
-        .collect();
-    for directory in &directories {
-        fs::create_dir_all(directory).map_err(StoreError::disk("create", directory))?;
+    fs::create_dir_all(data).map_err(StoreError::disk("create", data))?;
+    let shards = Shards::default();
+    for shard in scan.folders(data)? {
+        shards.found(shard);
+        scan.directory(&data.join(shards::name(shard)))?;
     }
-    for directory in &directories {
-        scan.directory(directory)?;
-    }
-    if let Err(error) = disk.sync_filesystem(data) {
-        scan.findings.push(Finding::SyncFailed(error.to_string()));
-        scan.index.doubt_all();
+    match disk.sync_filesystem(data) {
+        Ok(()) => shards.are_durable(),
+        Err(error) => {
+            scan.findings.push(Finding::SyncFailed(error.to_string()));
+            scan.index.doubt_all();
+        }
     }
     Ok(Scanned {
         index: scan.index,
+        shards,
         findings: scan.findings,
     })
 }
@@ -128,6 +131,21 @@ fn classify(directory: &Path, entry: &DirEntry) -> Found {
 }
 
 impl Scan<'_> {
+    /// The folders that contents have come into, in order.
+    fn folders(&mut self, data: &Path) -> Result<Vec<u8>, StoreError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(data).map_err(StoreError::disk("list", data))? {
+            let entry = entry.map_err(StoreError::disk("list", data))?;
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            match entry.file_name().to_str().and_then(shards::parse) {
+                Some(shard) if is_folder => found.push(shard),
+                _ => self.findings.push(Finding::Unknown(entry.path())),
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
     fn directory(&mut self, directory: &Path) -> Result<(), StoreError> {
         let (mut data, mut haves) = (Vec::new(), Vec::new());
         let entries = fs::read_dir(directory).map_err(StoreError::disk("list", directory))?;

@@ -60,6 +60,7 @@ impl Inner {
             self.remove_partial_files(&content)?;
             self.sync_directory(&content)?;
         }
+        self.make_directory(&content)?;
         let path = self.path(&content);
         self.disk
             .rename(staged, &path)

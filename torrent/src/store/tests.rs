@@ -418,6 +418,11 @@ fn opening_cleans_up_and_reports() {
     let path = |name: &str| root.dir.path().join("data").join(&name[..2]).join(name);
     let hex = |byte: &str| byte.repeat(20);
     drop(root.open());
+    for folder in ["aa", "bb", "cc", "dd", "ee", "ff"] {
+        fs::create_dir(root.dir.path().join("data").join(folder)).unwrap();
+    }
+    let notes = root.dir.path().join("data").join("notes");
+    fs::create_dir(&notes).unwrap();
     let names = [hex("aa"), hex("bb") + ".have", hex("cc") + ".tmp"];
     for name in names.iter().chain([&hex("dd"), &(hex("dd") + ".have")]) {
         fs::write(path(name), b"").unwrap();
@@ -427,6 +432,7 @@ fn opening_cleans_up_and_reports() {
     fs::write(path("ff-notes"), b"mine").unwrap();
     let store = root.open();
     let expected = [
+        Finding::Unknown(notes),
         Finding::Empty(path(&hex("aa"))),
         Finding::Leftover(path(&(hex("bb") + ".have"))),
         Finding::Leftover(path(&(hex("cc") + ".tmp"))),

@@ -120,6 +120,11 @@ impl Disk for FaultyDisk {
         self.count(Operation::Other)
     }
 
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.count(Operation::Other)?;
+        RealDisk.create_directory(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.count(Operation::Rename(to.into()))?;
         RealDisk.rename(from, to)
