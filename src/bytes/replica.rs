@@ -402,28 +402,48 @@ impl Replica {
     /// Removes those of some expired contents from this disk that `in_use` does not name, that have no name again,
     /// and whose replacement is held durably by some node. Answers how many there were, and their bytes. Blocks.
     pub fn reap(&self, expired: &[Expired], in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
-        let (mut gone, mut freed) = (0, 0);
+        // held until the bytes are gone: see `keep`
+        let mut retention = lock(&self.retention);
+        let doomed = self.doomed(&retention, expired, in_use);
+        let held: Vec<InfoHash> = doomed
+            .iter()
+            .filter(|content| self.store.length(content).is_some())
+            .copied()
+            .collect();
+        if !held.is_empty() {
+            // the log goes first: nobody is told of bytes that are gone
+            self.declare(Operation::Dropped, &held);
+        }
+        let removed: Vec<u64> = held.iter().filter_map(|it| self.remove(it)).collect();
+        for content in &doomed {
+            note(retention.forget(content));
+        }
+        (removed.len(), removed.iter().sum())
+    }
+
+    /// Those of some expired contents that can go now.
+    fn doomed(
+        &self,
+        retention: &Retention,
+        expired: &[Expired],
+        in_use: &BTreeSet<InfoHash>,
+    ) -> Vec<InfoHash> {
         let mut short = self.room.short(&self.store);
-        for (info_hash, is_early) in expired {
+        let mut doomed = Vec::new();
+        for (content, is_early) in expired {
             if *is_early && short == 0 {
                 break;
             }
-            // held until the bytes are gone: see `keep`
-            let mut retention = lock(&self.retention);
-            if !retention.contains(info_hash) || in_use.contains(info_hash) {
-                continue;
+            let is_needed = in_use.contains(content)
+                || !retention.contains(content)
+                || self.known(content).is_some()
+                || self.is_last_resort(retention, content);
+            if !is_needed {
+                short = short.saturating_sub(self.store.length(content).unwrap_or(0));
+                doomed.push(*content);
             }
-            if self.known(info_hash).is_some() || self.is_last_resort(&retention, info_hash) {
-                continue;
-            }
-            if let Some(bytes) = self.remove(info_hash) {
-                gone += 1;
-                freed += bytes;
-                short = short.saturating_sub(bytes);
-            }
-            note(retention.forget(info_hash));
         }
-        (gone, freed)
+        doomed
     }
 
     /// What has replaced it is durable nowhere yet.
@@ -447,10 +467,9 @@ impl Replica {
         }
     }
 
-    /// The log goes first: nobody is told of bytes that are gone.
+    /// Answers how many bytes that frees.
     fn remove(&self, info_hash: &InfoHash) -> Option<u64> {
         let length = self.store.length(info_hash)?;
-        self.declare(Operation::Dropped, &[*info_hash]);
         if let Some(swarm) = self.swarm() {
             // an open file would keep its room
             swarm.release(info_hash);
