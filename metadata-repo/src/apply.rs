@@ -14,8 +14,8 @@ use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Directories within directories: what a path of an unusual program may have; ends the walk of a cycle.
-const DEPTH_MAX: usize = 65_536;
+/// Directories within directories: far beyond what there is, so that a cycle ends the walk.
+const DEPTH_MAX: usize = 1 << 24;
 
 /// What to do to a tree.
 pub(crate) struct Request<'a> {

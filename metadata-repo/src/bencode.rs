@@ -288,6 +288,14 @@ mod tests {
     }
 
     #[test]
+    fn nesting_has_its_limit() {
+        let nested = |depth| ["l".repeat(depth), "e".repeat(depth)].concat();
+        assert!(parse(nested(DEPTH_MAX).as_bytes()).is_ok());
+        assert!(parse(nested(DEPTH_MAX + 1).as_bytes()).is_err());
+        assert!(parse("l".repeat(1 << 20).as_bytes()).is_err());
+    }
+
+    #[test]
     fn keeps_the_raw_bytes_of_a_dictionary() {
         let input = b"d1:ad1:bli-7e0:e1:ci0eee";
         let Value::Dictionary(mut outer) = parse(input).unwrap() else {

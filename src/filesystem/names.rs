@@ -186,6 +186,7 @@ impl State {
         if node.place.is_none() && parent != Inode::ROOT {
             return Err(FsError::NotFound);
         }
+        self.names.check_depth(parent)?;
         Ok((parent, name))
     }
 
@@ -279,6 +280,7 @@ impl State {
                 if self.names.node(to.0)?.place.is_none() && to.0 != Inode::ROOT {
                     return Err(FsError::NotFound);
                 }
+                self.names.check_depth(to.0)?;
                 self.move_to(source, to, None)
             }
         }

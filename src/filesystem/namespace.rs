@@ -11,8 +11,12 @@ use delugefs_core::name::{Name, NameError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// Deepest nesting that is followed upwards: far beyond what a path can say, so that damage ends the walk.
-pub(super) const DEPTH_MAX: usize = 65_536;
+/// Deepest nesting that is followed upwards: far beyond what there is, so that damage ends the walk.
+const FOLLOWED_MAX: usize = 1 << 24;
+
+/// Directories within one another in which something can be made: as many as a path can name. Each change writes all
+/// that lie above it, and stock git goes no deeper.
+pub(super) const DEPTH_MAX: usize = 2048;
 
 /// All inodes.
 pub(super) struct Namespace {
@@ -179,7 +183,7 @@ impl Namespace {
     /// Whether `inode` is `ancestor` or beneath it.
     pub(super) fn is_beneath(&self, inode: Inode, ancestor: Inode) -> bool {
         let mut at = inode;
-        for _ in 0..DEPTH_MAX {
+        for _ in 0..FOLLOWED_MAX {
             if at == ancestor {
                 return true;
             }
@@ -189,6 +193,18 @@ impl Namespace {
             }
         }
         true
+    }
+
+    /// [`FsError::NameTooLong`] where a directory lies too deep for anything to be made in it.
+    pub(super) fn check_depth(&self, directory: Inode) -> Result<(), FsError> {
+        let mut at = directory;
+        for _ in 0..DEPTH_MAX {
+            match self.nodes.get(&at).and_then(|node| node.place.as_ref()) {
+                Some((parent, _)) => at = *parent,
+                None => return Ok(()),
+            }
+        }
+        Err(FsError::NameTooLong)
     }
 
     /// Where a directory and all its ancestors are, added to `places`.
@@ -211,7 +227,7 @@ impl Namespace {
             let (parent, name) = self.nodes.get(&at)?.place.as_ref()?;
             path.push(name.clone());
             at = *parent;
-            if path.len() > DEPTH_MAX {
+            if path.len() > FOLLOWED_MAX {
                 return None;
             }
         }

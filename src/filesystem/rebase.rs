@@ -6,7 +6,6 @@
 
 use super::inode::{Node, Place};
 use super::journal::Record;
-use super::namespace::DEPTH_MAX;
 use super::state::State;
 use super::{BaseView, Filesystem, FsError, Group, Inode, Invalidation, ViewDiff};
 use delugefs_core::change::{Change, Changes};
@@ -14,7 +13,7 @@ use delugefs_core::conflict::numbered_conflict_name;
 use delugefs_core::entry::{Kind, Placed, Written};
 use delugefs_core::ids::{EntryId, TreeId};
 use delugefs_core::name::Name;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 impl Filesystem {
     /// Moves to another committed tree. `commit` is called under the namespace lock with the base and what
@@ -73,7 +72,7 @@ struct Rebase<'a> {
     /// Local files that have lost their name to another version.
     homeless: Vec<(Inode, Place)>,
     /// Directories that the tree has no more.
-    removed: Vec<Inode>,
+    removed: BTreeSet<Inode>,
     record: Record,
     invalid: Vec<Invalidation>,
 }
@@ -95,7 +94,7 @@ impl<'a> Rebase<'a> {
             trees: trees.into_iter().collect(),
             floating: BTreeMap::new(),
             homeless: Vec::new(),
-            removed: Vec::new(),
+            removed: BTreeSet::new(),
             record: Record::default(),
             invalid: Vec::new(),
         }
@@ -158,7 +157,7 @@ impl<'a> Rebase<'a> {
             return;
         };
         if node.is_directory() {
-            self.removed.push(inode);
+            self.removed.insert(inode);
         } else if node.staged().is_some() {
             self.estrange(inode);
         } else {
@@ -300,7 +299,7 @@ impl<'a> Rebase<'a> {
         target: &Placed,
         floating: &BTreeMap<EntryId, Inode>,
     ) {
-        let parent = self.reach(target.parent, targets, floating, 0);
+        let parent = self.reach(target.parent, targets, floating);
         let Some(parent) = parent.filter(|parent| self.state.names.load(*parent).is_ok()) else {
             return self.leave_the_loaded(inode, &target.name);
         };
@@ -316,20 +315,26 @@ impl<'a> Rebase<'a> {
         id: EntryId,
         targets: &BTreeMap<EntryId, Option<Placed>>,
         floating: &BTreeMap<EntryId, Inode>,
-        depth: usize,
     ) -> Option<Inode> {
-        // First what has moved: below a directory just loaded there may be a second image of it.
-        let moved = floating.get(&id).copied();
-        if let Some(known) = moved.or_else(|| self.state.names.inode_of(id)) {
-            return Some(known);
+        let (mut at, mut unknown) = (id, Vec::new());
+        let mut inode = loop {
+            // First what has moved: below a directory just loaded there may be a second image of it.
+            let moved = floating.get(&at).copied();
+            if let Some(known) = moved.or_else(|| self.state.names.inode_of(at)) {
+                break known;
+            }
+            let target = targets.get(&at)?.as_ref()?;
+            if unknown.len() > targets.len() {
+                return None;
+            }
+            unknown.push(at);
+            at = target.parent;
+        };
+        while let Some(id) = unknown.pop() {
+            self.state.names.load(inode).ok()?;
+            inode = self.state.names.inode_of(id)?;
         }
-        let target = targets.get(&id)?.as_ref()?;
-        if depth > DEPTH_MAX {
-            return None;
-        }
-        let parent = self.reach(target.parent, targets, floating, depth + 1)?;
-        self.state.names.load(parent).ok()?;
-        self.state.names.inode_of(id)
+        Some(inode)
     }
 
     /// It has gone where nobody has looked yet: it will be found there, under a new inode number. What is
@@ -368,8 +373,9 @@ impl<'a> Rebase<'a> {
 
     /// Gives names to what has lost its own.
     fn house(&mut self) {
+        let inhabited = self.inhabited();
         for (inode, (parent, name)) in std::mem::take(&mut self.homeless) {
-            if self.removed.contains(&inode) && self.is_hollow(inode) {
+            if self.removed.contains(&inode) && !inhabited.contains(&inode) {
                 self.state.let_go(inode);
                 continue;
             }
@@ -401,13 +407,21 @@ impl<'a> Rebase<'a> {
         }
     }
 
-    /// Nothing but removed directories beneath.
-    fn is_hollow(&self, directory: Inode) -> bool {
-        let Some(names) = self.state.names.loaded(directory) else {
-            return true;
-        };
-        let mut below = names.values();
-        below.all(|child| self.removed.contains(child) && self.is_hollow(*child))
+    /// The removed directories that have something in them, however deep, that exists only here.
+    fn inhabited(&self) -> BTreeSet<Inode> {
+        let mut inhabited = BTreeSet::new();
+        for directory in &self.removed {
+            let names = self.state.names.loaded(*directory);
+            let mut names = names.into_iter().flat_map(|names| names.values());
+            let mut at = Some(*directory).filter(|_| names.any(|it| !self.removed.contains(it)));
+            while let Some(directory) = at.filter(|it| self.removed.contains(it))
+                && inhabited.insert(directory)
+            {
+                let node = self.state.names.node(directory).ok();
+                at = node.and_then(|node| node.place.as_ref().map(|(parent, _)| *parent));
+            }
+        }
+        inhabited
     }
 
     /// From here on, what is pending is relative to the new tree.
@@ -420,20 +434,19 @@ impl<'a> Rebase<'a> {
     /// here: they live, and so do their ancestors.
     fn remove_directories(&mut self) {
         let mut kept = Changes::new();
-        let (gone, live): (Vec<_>, Vec<_>) = self
-            .removed
-            .iter()
-            .partition(|inode| self.is_hollow(**inode));
-        for inode in live {
-            if let Some(placed) = self.state.names.placed(inode) {
+        let inhabited = self.inhabited();
+        for inode in &inhabited {
+            if let Some(placed) = self.state.names.placed(*inode) {
                 let before = None;
                 let after = Some(placed.clone());
                 kept.push(placed.entry.id, Change { before, after });
             }
         }
-        for inode in gone {
-            self.detach(inode, true);
-            self.state.let_go(inode);
+        for inode in std::mem::take(&mut self.removed) {
+            if !inhabited.contains(&inode) {
+                self.detach(inode, true);
+                self.state.let_go(inode);
+            }
         }
         self.record.push(&kept);
         for (id, change) in kept {

@@ -3,7 +3,7 @@
 use super::handles::Handles;
 use super::inode::Node;
 use super::journal::{Edit, Journal, Record, StagedItem};
-use super::namespace::{DEPTH_MAX, Namespace};
+use super::namespace::Namespace;
 use super::pending::Pending;
 use super::staging::{Staged, Staging};
 use super::state::State;
@@ -184,7 +184,7 @@ impl State {
             {
                 let parent = match floating.get(&after.parent) {
                     Some(parent) => Some(*parent),
-                    None => self.resolve_id(after.parent, places, 0)?,
+                    None => self.resolve_id(after.parent, places)?,
                 };
                 self.put(inode, after, parent)?;
             }
@@ -211,10 +211,11 @@ impl State {
         }
         let mut redone = Vec::new();
         for edit in edits {
-            let mut inode = self.resolve_id(edit.id, places, 0)?;
-            if let (None, Some(after)) = (inode, &edit.after) {
-                let place = (after.parent, after.name.clone());
-                inode = self.resolve_below(edit.id, &place, places, 0)?;
+            let mut inode = self.resolve_id(edit.id, places)?;
+            if let (None, Some(after)) = (inode, &edit.after)
+                && let Some(parent) = self.resolve_id(after.parent, places)?
+            {
+                inode = self.descend(parent, edit.id, &after.name)?;
             }
             let before = inode.and_then(|inode| self.names.placed(inode));
             redone.push(Redone {
@@ -262,36 +263,42 @@ impl State {
     }
 
     /// Finds an entry that is perhaps not loaded.
-    fn resolve_id(
-        &mut self,
-        id: EntryId,
-        places: &Places,
-        depth: usize,
-    ) -> Result<Option<Inode>, FsError> {
-        if let Some(inode) = self.names.inode_of(id) {
-            return Ok(Some(inode));
+    fn resolve_id(&mut self, id: EntryId, places: &Places) -> Result<Option<Inode>, FsError> {
+        let (mut at, mut below) = (id, Vec::new());
+        let mut inode = loop {
+            if let Some(known) = self.names.inode_of(at) {
+                break known;
+            }
+            let Some((parent, name)) = places.get(&at) else {
+                return Ok(None);
+            };
+            if below.len() > places.len() {
+                return Ok(None);
+            }
+            below.push((at, name));
+            at = *parent;
+        };
+        while let Some((id, name)) = below.pop() {
+            match self.descend(inode, id, name)? {
+                Some(child) => inode = child,
+                None => return Ok(None),
+            }
         }
-        match places.get(&id) {
-            Some(place) if depth < DEPTH_MAX => self.resolve_below(id, place, places, depth + 1),
-            _ => Ok(None),
-        }
+        Ok(Some(inode))
     }
 
-    fn resolve_below(
+    /// What has this name in a directory, if it is this entry.
+    fn descend(
         &mut self,
+        directory: Inode,
         id: EntryId,
-        (parent, name): &(EntryId, Name),
-        places: &Places,
-        depth: usize,
+        name: &Name,
     ) -> Result<Option<Inode>, FsError> {
-        let Some(parent) = self.resolve_id(*parent, places, depth)? else {
-            return Ok(None);
-        };
-        if !self.names.node(parent)?.is_directory() {
+        if !self.names.node(directory)?.is_directory() {
             return Ok(None);
         }
-        self.names.load(parent)?;
-        let child = self.names.child(parent, name)?;
+        self.names.load(directory)?;
+        let child = self.names.child(directory, name)?;
         Ok(child.filter(|_| self.names.inode_of(id) == child))
     }
 
@@ -325,7 +332,7 @@ impl State {
                 continue;
             }
             self.recovered.taken_up += 1;
-            let known = self.resolve_id(id, places, 0)?;
+            let known = self.resolve_id(id, places)?;
             self.take_up_one(found.item, staged, places, (known, is_cut_short))?;
             kept.insert(super::staging::hex(&nonce));
         }
@@ -352,7 +359,7 @@ impl State {
             }
             staged.replaces = self.cover(&item.replaces, places)?;
             let inode = self.names.insert(Node::new(None, new.entry.clone(), None));
-            let parent = self.resolve_id(new.parent, places, 0)?;
+            let parent = self.resolve_id(new.parent, places)?;
             self.put(inode, &new, parent)?;
             inode
         };
@@ -367,7 +374,7 @@ impl State {
     fn cover(&mut self, replaced: &[Placed], places: &Places) -> Result<Vec<Placed>, FsError> {
         let mut covered = Vec::new();
         for placed in replaced {
-            if let Some(inode) = self.resolve_id(placed.entry.id, places, 0)?
+            if let Some(inode) = self.resolve_id(placed.entry.id, places)?
                 && let Some(placed) = self.names.placed(inode)
             {
                 covered.push(placed);

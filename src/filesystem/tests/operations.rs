@@ -1,6 +1,7 @@
 //! Each operation, by what it answers.
 
 use super::fakes::{ME, Node, READ, TRUNCATE, WRITE, wait};
+use crate::filesystem::namespace::DEPTH_MAX;
 use crate::filesystem::*;
 use std::sync::atomic::Ordering;
 
@@ -392,4 +393,27 @@ fn a_listing_stays_as_it_was_until_read_afresh() {
     let names: Vec<&[u8]> = rest.iter().map(|line| &line.name[..]).collect();
     assert_eq!(names, [b"b", b"c"]);
     assert_eq!(fs.read_directory(handle, 0, 10).unwrap().len(), 5);
+}
+
+#[test]
+fn as_deep_as_a_path_can_say_and_no_deeper() {
+    let mut node = Node::new();
+    let make = |node: &Node, parent| {
+        let made = node.filesystem.make_directory(parent, b"d", 0o755, ME);
+        made.map(|stat| stat.inode)
+    };
+    let mut deepest = Inode::ROOT;
+    for _ in 0..DEPTH_MAX {
+        deepest = make(&node, deepest).unwrap();
+    }
+    assert!(matches!(make(&node, deepest), Err(FsError::NameTooLong)));
+    let created = node.filesystem.create(deepest, b"f", 0o644, WRITE, ME);
+    assert!(matches!(created, Err(FsError::NameTooLong)));
+    node.write("f", b"x");
+    let to = (deepest, &b"f"[..]);
+    let moved = (node.filesystem).rename((Inode::ROOT, b"f"), to, RenameMode::Replace);
+    assert!(matches!(moved, Err(FsError::NameTooLong)));
+    node.restart();
+    let path = vec!["d"; DEPTH_MAX].join("/");
+    assert!(node.list(&path).is_empty());
 }
