@@ -10,6 +10,10 @@
 //! statements it lacks. A checkpoint takes a position of its own, so that everyone hears of it: whoever holds the same
 //! to be true needs none of its pages, and may forget what is older.
 //!
+//! **Each life of a disk has positions of its own.** A process begins with a checkpoint at a position drawn by lot
+//! ([`Log::begin`]). A disk that is put back to an older copy, and goes on from there, then says nothing under positions
+//! of which others have heard something else; a log is never pieced together from both.
+//!
 //! An older statement says nothing to who knows a newer one: a true one told again does no harm.
 //!
 //! Invariant: a log's position never goes back. Survives a crash: what the executor wrote with [`codec`]; a
@@ -50,8 +54,12 @@ pub const PAGES_MAX: usize = LOG_CONTENTS_MAX / BATCH_RECORDS_MAX;
 /// Logs of one volume: every incarnation that ever was.
 pub const LOGS_MAX: usize = crate::limits::INCARNATIONS_MAX;
 
-/// Positions from here on are nobody's: more records than a disk will ever make.
+/// Positions from here on are nobody's: more records than a disk will ever make, and 2^24 beginnings.
 pub const POSITION_MAX: u64 = 1 << 60;
+
+/// Fewer positions than this are passed over at each beginning. That two lives of a disk which was restored come across
+/// the same positions takes a draw of one in 2^36 for each record said in them.
+pub const SKIPPED_MAX: u64 = 1 << 36;
 
 /// What became of one content on one disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

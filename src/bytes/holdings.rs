@@ -9,8 +9,8 @@ use crate::durable;
 use crate::link::keys::verify;
 use delugefs_core::holdings::codec::{self, Recovered};
 use delugefs_core::holdings::{
-    Applied, BATCH_RECORDS_MAX, Batch, Holdings, HoldingsError, Log, Operation, Record, Signature,
-    Signed, Statement, Wanted,
+    Applied, BATCH_RECORDS_MAX, Batch, Holdings, HoldingsError, Log, Operation, Record,
+    SKIPPED_MAX, Signature, Signed, Statement, Wanted,
 };
 use delugefs_core::ids::{IncarnationId, InfoHash, PublicKey};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -66,6 +66,9 @@ pub struct HoldingsFiles {
     folder: PathBuf,
     key: SigningKey,
     own: IncarnationId,
+    /// How many positions this process passes over where it goes on with its log.
+    skipped: u64,
+    has_begun: bool,
     holdings: Holdings,
     files: BTreeMap<IncarnationId, OpenFile>,
 }
@@ -76,13 +79,16 @@ struct OpenFile {
 }
 
 impl HoldingsFiles {
-    /// Reads all logs in a folder, which is made if it is missing. Our own is signed with `key`.
-    pub fn open(folder: &Path, key: SigningKey) -> io::Result<Self> {
+    /// Reads all logs in a folder, which is made if it is missing. Our own is signed with `key`, and goes on at a position
+    /// of this process's own, which `random` decides.
+    pub fn open(folder: &Path, key: SigningKey, random: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let mut files = Self {
             folder: folder.to_owned(),
             own: public(&key).incarnation(),
             key,
+            skipped: random % SKIPPED_MAX,
+            has_begun: false,
             holdings: Holdings::new(),
             files: BTreeMap::new(),
         };
@@ -163,7 +169,15 @@ impl HoldingsFiles {
         let records: Vec<_> = records
             .map(|(operation, content)| Record { operation, content })
             .collect();
+        if records.is_empty() {
+            return Ok(());
+        }
         let mut frames = Vec::new();
+        if !self.has_begun {
+            let skipped = self.skipped;
+            frames.extend(self.say(|log| log.begin(skipped))?);
+            self.has_begun = true;
+        }
         for some in records.chunks(BATCH_RECORDS_MAX) {
             frames.extend(self.say(|log| log.records(some))?);
             frames.extend(self.say(Log::due_checkpoint)?);
@@ -204,8 +218,10 @@ impl HoldingsFiles {
 
     /// Lets our own log go on behind what others have proved to have heard of it. Answers whether it had to.
     pub fn leap(&mut self, heard: u64) -> Result<bool, HoldingsFileError> {
-        let leaps = !self.say(|log| log.leap(heard))?.is_empty();
+        let skipped = self.skipped;
+        let leaps = !self.say(|log| log.leap(heard, skipped))?.is_empty();
         if leaps {
+            self.has_begun = true;
             self.rewrite(self.own)?;
         }
         Ok(leaps)
@@ -391,7 +407,7 @@ mod tests {
     }
 
     fn open(folder: &Path, number: u8) -> HoldingsFiles {
-        HoldingsFiles::open(folder, key(number)).unwrap()
+        HoldingsFiles::open(folder, key(number), 0).unwrap()
     }
 
     fn hold(files: &mut HoldingsFiles, byte: u8) {
@@ -409,6 +425,10 @@ mod tests {
     fn tell(from: &HoldingsFiles, to: &mut HoldingsFiles) -> Brought {
         let wanted = to.holdings().wanted(own());
         take(to, &from.answer(own(), &wanted).unwrap()).unwrap()
+    }
+
+    fn held_by_first(known: &HoldingsFiles) -> BTreeSet<InfoHash> {
+        known.holdings().log(own()).unwrap().held().clone()
     }
 
     #[test]
@@ -434,10 +454,15 @@ mod tests {
         let mut first = open(folders[0].path(), 1);
         hold(&mut first, 1);
         let truth = first.answer(own(), &Wanted::default()).unwrap();
+        let behind = Wanted {
+            from: 1,
+            page: None,
+        };
+        let record = first.answer(own(), &behind).unwrap();
         let mut other = open(folders[1].path(), 2);
         // each byte changed: the key, the position, the operation, the content, the signature
-        for at in 0..truth.len() {
-            let mut lie = truth.clone();
+        for at in 0..record.len() {
+            let mut lie = record.clone();
             lie[at] ^= 1;
             assert!(take(&mut other, &lie).is_err(), "byte {at}");
         }
@@ -482,19 +507,44 @@ mod tests {
         std::fs::write(first.path(own()), backup).unwrap();
         let mut first = open(folders[0].path(), 1);
         let ahead = tell(&other, &mut first).ahead;
-        assert_eq!(ahead, Some(3));
+        assert_eq!(ahead, Some(4));
         assert!(
             !first.holdings().holds(own(), &hash(3)),
             "it does not have it"
         );
-        assert!(first.leap(3).unwrap() && !first.leap(3).unwrap());
+        assert!(first.leap(4).unwrap() && !first.leap(4).unwrap());
         hold(&mut first, 4);
         drop(first);
         let first = open(folders[0].path(), 1);
-        assert_eq!(first.holdings().positions()[&own()], 5);
+        assert_eq!(first.holdings().positions()[&own()], 6);
         while tell(&first, &mut other).progressed {}
-        let held = other.holdings().log(own()).unwrap().held().clone();
-        assert_eq!(held, [hash(1), hash(4)].into());
+        assert_eq!(held_by_first(&other), [hash(1), hash(4)].into());
+    }
+
+    #[test]
+    fn what_a_disk_said_before_it_was_restored_is_not_mixed_with_what_it_says_since() {
+        for (before, since) in [(1000, 2000), (2000, 1000)] {
+            let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+            let mut first = open(folders[0].path(), 1);
+            hold(&mut first, 1);
+            let path = first.path(own());
+            let backup = std::fs::read(&path).unwrap();
+            let live = |random| HoldingsFiles::open(folders[0].path(), key(1), random).unwrap();
+            let mut first = live(before);
+            (2..4).for_each(|byte| hold(&mut first, byte));
+            let mut other = open(folders[1].path(), 2);
+            while tell(&first, &mut other).progressed {}
+            std::fs::write(path, backup).unwrap();
+            let mut first = live(since);
+            (4..9).for_each(|byte| hold(&mut first, byte));
+            // each asks the other, as nodes do with whoever is further
+            if let Some(heard) = tell(&other, &mut first).ahead {
+                assert!(first.leap(heard).unwrap());
+            }
+            while tell(&first, &mut other).progressed {}
+            assert_eq!(held_by_first(&other), held_by_first(&first));
+            assert_eq!(held_by_first(&first).len(), 6);
+        }
     }
 
     #[test]

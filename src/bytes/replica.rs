@@ -78,17 +78,17 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the bytes of a root, for the incarnation that has a key and under a boot of the machine.
-    /// [`Replica::check_torn`] is to follow.
+    /// Opens the bytes of a root, for the incarnation that has a key and under a boot of the machine; for `random` see
+    /// [`HoldingsFiles::open`]. [`Replica::check_torn`] is to follow.
     pub fn open(
         root: &Path,
         store: ContentStore,
         repository: Repository,
         key: SigningKey,
-        boot: Boot,
+        (boot, random): (Boot, u64),
     ) -> io::Result<Self> {
         let own = key.incarnation();
-        let mut holdings = HoldingsFiles::open(&root.join("holdings"), key)?;
+        let mut holdings = HoldingsFiles::open(&root.join("holdings"), key, random)?;
         let boot = BootFile::new(root, boot);
         let complete = store.list().into_iter().filter(|held| held.complete);
         let mut held: BTreeSet<_> = complete.map(|held| held.content.info_hash).collect();
@@ -546,7 +546,7 @@ mod tests {
         let names = root.join("metadata.git");
         let repository = Repository::create(&names, &settings).unwrap();
         let key = SigningKey::from_bytes(&[1; 32]);
-        Replica::open(root, store, repository, key, Some([1; 16])).unwrap()
+        Replica::open(root, store, repository, key, (Some([1; 16]), 0)).unwrap()
     }
 
     fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {
@@ -573,7 +573,7 @@ mod tests {
         let there = tempfile::tempdir().unwrap();
         let key = SigningKey::from_bytes(&[2; 32]);
         let other = key.incarnation();
-        let mut holdings = HoldingsFiles::open(there.path(), key).unwrap();
+        let mut holdings = HoldingsFiles::open(there.path(), key, 0).unwrap();
         let records = [(Operation::Held, new)].into_iter();
         holdings.push(records).unwrap();
         let told = holdings.answer(other, &Wanted::default()).unwrap();

@@ -249,7 +249,7 @@ mod tests {
             Repository::create(&names, &settings).unwrap()
         };
         let key = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
-        Replica::open(root, store, repository, key, boot).unwrap()
+        Replica::open(root, store, repository, key, (boot, 0)).unwrap()
     }
 
     fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {

@@ -370,10 +370,11 @@ impl Parts {
             tracing::warn!("{finding:?}");
         }
         let key = file.identity.keys.signing.clone();
-        let boot = fs::Source::boot(&System);
+        let random = random().map_err(NodeError::io("cannot get random bytes"))?;
+        let life = (fs::Source::boot(&System), u64::from_le_bytes(random));
         let failed = || NodeError::io(format!("cannot use {}", layout.holdings().display()));
         let replica =
-            Replica::open(&options.root, store, repository.clone(), key, boot).map_err(failed())?;
+            Replica::open(&options.root, store, repository.clone(), key, life).map_err(failed())?;
         let members = Members::open(&layout.holdings()).map_err(failed())?;
         let settings = repository
             .settings()

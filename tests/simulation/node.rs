@@ -5,9 +5,10 @@ use crate::ports::{Archive, Faults, SimContents, SimEvents, SimSource};
 use crate::random::Random;
 use delugefs::bytes::ports::Bytewise;
 use delugefs::bytes::replica::Replica;
+use delugefs::bytes::torn::Boot;
 use delugefs::filesystem::{
     Answer, Config as FsConfig, Contents, Filesystem, FsError, HandleId, Inode, Invalidation,
-    Ports, SealJob, Sealed,
+    Ports, SealJob, Sealed, Source as _,
 };
 use delugefs::node::moving::{self, CommittedNames, Mover};
 use delugefs::node::rests::{self, RestFile};
@@ -114,7 +115,6 @@ impl Mover for Parts {
     }
 
     fn now(&self) -> Timestamp {
-        use delugefs::filesystem::Source as _;
         self.source.now()
     }
 
@@ -308,6 +308,12 @@ impl Node {
         })
     }
 
+    /// What tells one start from another: the boot, and a random number.
+    fn life(&self) -> (Boot, u64) {
+        let serial = u128::from_be_bytes(self.source.random());
+        (self.source.boot(), Random::new(serial as u64).next())
+    }
+
     fn open(&self, archive: &Arc<Archive>) -> Result<Parts, Box<dyn std::error::Error>> {
         std::fs::create_dir_all(&self.root)?;
         let names = self.root.join("metadata.git");
@@ -323,8 +329,8 @@ impl Node {
         let repository = Repository::open_in(&names, &format!("boot-{boots}"))?;
         let store = ContentStore::open(&self.root)?;
         let incarnation = self.incarnation();
-        let boot = delugefs::filesystem::Source::boot(self.source.as_ref());
-        let replica = Replica::open(&self.root, store, repository.clone(), self.key(), boot)?;
+        let life = self.life();
+        let replica = Replica::open(&self.root, store, repository.clone(), self.key(), life)?;
         let replica = Arc::new(replica);
         let contents = Arc::new(SimContents {
             inner: Bytewise(Arc::clone(&replica)),

@@ -25,7 +25,7 @@ pub struct Log {
     author: PublicKey,
     held: BTreeSet<InfoHash>,
     position: u64,
-    /// The newest checkpoint and all behind it; before it, as far back as the one before.
+    /// The newest checkpoint and all behind it; before it, for those who are a little behind, some of what was said then.
     pub(super) tail: VecDeque<Signed>,
     /// Where in `tail` the newest checkpoint is. Without one, the tail begins at position 0.
     base: Option<usize>,
@@ -53,7 +53,7 @@ impl Log {
         self.author
     }
 
-    /// How many records and checkpoints were ever made.
+    /// How far it has come: each record and each checkpoint takes a position, and some are passed over.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -98,11 +98,24 @@ impl Log {
         self.checkpoint_at(self.position)
     }
 
-    /// What is to be said, for the author to sign, where others have proof of what the author said up to position
-    /// `heard`, and the author does not know of it any more: its disk was restored from an older copy. Everyone then
-    /// learns anew what is true.
-    pub fn leap(&self, heard: u64) -> Option<Statement> {
-        (heard > self.position && heard < POSITION_MAX).then(|| self.checkpoint_at(heard))
+    /// What a process says first of its disk, for the author to sign: all that is held, at a position that is drawn anew,
+    /// `skipped` further on. The disk may have been restored from an older copy, and has then said other things under the
+    /// positions in between: what one life says is never taken for the continuation of another.
+    pub fn begin(&self, skipped: u64) -> Option<Statement> {
+        self.leap_over(self.position, skipped)
+    }
+
+    /// The same, where others have proof of what the author said up to position `heard`, and the author does not know of
+    /// it any more. Everyone then learns anew what is true.
+    pub fn leap(&self, heard: u64, skipped: u64) -> Option<Statement> {
+        let is_ahead = heard > self.position;
+        is_ahead.then(|| self.leap_over(heard, skipped)).flatten()
+    }
+
+    fn leap_over(&self, position: u64, skipped: u64) -> Option<Statement> {
+        let at = position.checked_add(skipped);
+        let at = at.filter(|at| *at < POSITION_MAX)?;
+        Some(self.checkpoint_at(at))
     }
 
     fn checkpoint_at(&self, at: u64) -> Statement {
@@ -287,19 +300,28 @@ impl Log {
         Applied::Moved(changed)
     }
 
-    /// What is held is what this checkpoint says. Statements back to the checkpoint before it are kept for those who
-    /// are a little behind.
+    /// What is held is what this checkpoint says.
     fn adopt(&mut self, at: u64, checkpoint: Signed) {
-        if at > self.position {
-            self.tail.clear();
-        } else {
-            self.tail.drain(..self.base.unwrap_or(0));
-        }
+        self.forget();
         self.base = Some(self.tail.len());
         self.tail.push_back(checkpoint);
         self.position = at + 1;
         self.since.clear();
         self.collecting = None;
+    }
+
+    /// Before a checkpoint, statements are kept for those who are a little behind: as many as there may be behind one.
+    fn forget(&mut self) {
+        let mut room = self.records_most();
+        let newest = self.tail.iter().rev().take(self.statements_most());
+        let kept = newest.take_while(|signed| {
+            let records = records_in(signed);
+            let fits = records <= room;
+            room = room.saturating_sub(records);
+            fits
+        });
+        let gone = self.tail.len() - kept.count();
+        self.tail.drain(..gone);
     }
 
     /// What was held at the newest checkpoint, one page of it.
@@ -373,6 +395,14 @@ fn start(signed: &Signed) -> u64 {
 /// Of a statement that was taken: its end is within limits.
 fn end(signed: &Signed) -> u64 {
     signed.statement.end().unwrap_or(0)
+}
+
+/// How many records it has; a page of a checkpoint counts as one.
+fn records_in(signed: &Signed) -> usize {
+    match &signed.statement {
+        Statement::Records { records, .. } => records.len(),
+        Statement::Checkpoint { pages, .. } => pages.len(),
+    }
 }
 
 fn mark(held: &[InfoHash]) -> Option<PageMark> {

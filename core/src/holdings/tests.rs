@@ -61,6 +61,12 @@ fn checkpoint(log: &mut Log) {
     assert!(log.apply(batch).unwrap().is_progress());
 }
 
+/// The author's process begins anew, so many positions further on.
+fn begin(log: &mut Log, skipped: u64) {
+    let batch = signed(log.begin(skipped).unwrap());
+    assert!(log.apply(batch).unwrap().is_progress());
+}
+
 fn all(numbers: std::ops::Range<u32>) -> Vec<Record> {
     numbers.map(held).collect()
 }
@@ -170,6 +176,50 @@ fn a_checkpoint_costs_nothing_who_holds_it_true_and_lets_everyone_forget() {
     let mut newcomer = new();
     catch_up(&mut newcomer, &source);
     assert_eq!(newcomer.position(), source.position());
+}
+
+#[test]
+fn who_is_a_little_behind_gets_what_it_lacks_however_often_the_author_began_anew() {
+    let mut source = new();
+    push(&mut source, &all(0..20_000));
+    let mut log = new();
+    catch_up(&mut log, &source);
+    for round in 0..10 {
+        begin(&mut source, 1000);
+        push(&mut source, &[held(20_000 + round)]);
+    }
+    assert!(ask(&mut log, &source));
+    assert_eq!(log, source, "no page was needed");
+}
+
+#[test]
+fn who_begins_anew_again_and_again_keeps_no_more_than_anyone() {
+    let mut source = new();
+    for _ in 0..2 * TAIL_STATEMENTS_MIN {
+        begin(&mut source, 1000);
+    }
+    assert_eq!(source.tail.len(), TAIL_STATEMENTS_MIN + 1);
+    assert_eq!(source.begin(POSITION_MAX - source.position()), None);
+}
+
+#[test]
+fn what_was_said_before_a_disk_was_restored_is_not_mixed_with_what_it_says_since() {
+    let mut copy = new();
+    push(&mut copy, &all(0..3));
+    let mut peer = copy.clone();
+    let [mut before, mut after] = [(); 2].map(|()| copy.clone());
+    begin(&mut before, 1000);
+    push(&mut before, &[held(10), dropped(1)]);
+    catch_up(&mut peer, &before);
+    // more than was said before, and under no number of those
+    begin(&mut after, 5000);
+    push(&mut after, &[held(20)]);
+    push(&mut after, &[held(21), held(22), held(23)]);
+    catch_up(&mut peer, &after);
+    assert_eq!(peer.held(), after.held());
+    let mut relayed = before.clone();
+    catch_up(&mut relayed, &peer);
+    assert_eq!(relayed.held(), after.held());
 }
 
 #[test]
@@ -455,13 +505,16 @@ fn who_heard_more_than_there_is_gets_what_is_true() {
     push(&mut own, &all(1..6));
     let mut peer = own.clone();
     push(&mut peer, &[held(6), dropped(1)]);
-    let leap = own.leap(peer.position()).unwrap();
+    let leap = own.leap(peer.position(), 3).unwrap();
     own.apply(signed(leap)).unwrap();
-    assert_eq!(own.leap(peer.position()), None);
+    assert_eq!(own.leap(peer.position(), 3), None);
     push(&mut own, &[held(7)]);
     catch_up(&mut peer, &own);
     assert_eq!(peer.held(), own.held());
-    assert_eq!((own.leap(u64::MAX), own.leap(POSITION_MAX)), (None, None));
+    assert_eq!(
+        (own.leap(u64::MAX, 0), own.leap(POSITION_MAX, 0)),
+        (None, None)
+    );
     push(&mut peer, &[held(8)]);
 }
 
@@ -476,7 +529,7 @@ proptest! {
 
     #[test]
     fn relays_agree_with_the_source(
-        history in proptest::collection::vec((record(), 0..6_u8), 1..120),
+        history in proptest::collection::vec((record(), 0..7_u8), 1..120),
     ) {
         let mut source = new();
         let mut relay = new();
@@ -489,6 +542,7 @@ proptest! {
                 2 => { ask(&mut far, &source); }
                 3 => checkpoint(&mut source),
                 4 => far = read_file(&file(&far)).unwrap().log,
+                5 => begin(&mut source, 7),
                 _ => {}
             }
         }
