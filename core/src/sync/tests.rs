@@ -413,6 +413,32 @@ fn announcements_are_gathered_and_repeated_to_who_does_not_follow() {
 }
 
 #[test]
+fn who_keeps_to_other_heads_is_told_until_it_has_heard() {
+    let mut rig = Rig::new(&[(ME, 1), (2, 6)]);
+    rig.up(1);
+    rig.tell(1, &[(ME, 1), (2, 6)]);
+    // history is cut here, and there not yet
+    rig.on(Event::LocalChanges);
+    let effects = rig.on(Event::CommitFinished(Outcome::Done(heads(&[(ME, 1)]))));
+    let mut said = announcements(&effects);
+    said.extend(announcements(&rig.pass_with(&[1], ANNOUNCE_INTERVAL)));
+    assert_eq!(said, [(1, heads(&[(ME, 1)]))]);
+    rig.tell(1, &[(ME, 1), (2, 6)]);
+    let effects = rig.pass_with(&[1], ANNOUNCE_REPEAT);
+    assert_eq!(announcements(&effects).len(), 1, "it may not have heard");
+    let effects = rig.tell(1, &[(ME, 1), (2, 6)]);
+    assert_eq!((announcements(&effects), pulls(&effects)), (vec![], vec![]));
+    let effects = rig.pass_with(&[1], ANNOUNCE_REPEAT * 3);
+    assert_eq!(announcements(&effects), []);
+    rig.on(Event::LocalChanges);
+    let effects = rig.on(Event::CommitFinished(Outcome::Done(heads(&[(ME, 2)]))));
+    let news = [(1, heads(&[(ME, 2)]))];
+    assert_eq!(announcements(&effects), news);
+    let effects = rig.pass_with(&[1], ANNOUNCE_REPEAT);
+    assert_eq!(announcements(&effects), news, "not heard yet");
+}
+
+#[test]
 fn holdings_are_asked_of_their_author_first_and_of_others_when_it_fails() {
     let mut rig = Rig::new(&[]);
     rig.up(1);
