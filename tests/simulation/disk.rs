@@ -156,6 +156,14 @@ pub(crate) fn disarm(root: &Path) {
     }
 }
 
+/// Whether a crash has come to the node at work: whatever it does from here on, nobody hears of.
+pub(crate) fn is_over() -> bool {
+    AT_WORK.with_borrow(|root| {
+        let root = root.as_ref();
+        root.is_some_and(|root| disks().get(root).is_some_and(|disk| disk.left.is_some()))
+    })
+}
+
 /// What a crash has left, if it has come.
 pub(crate) fn crashed(root: &Path) -> Option<(Crash, Image)> {
     disks().get_mut(root)?.left.take()

@@ -336,6 +336,7 @@ impl World {
         let (what, done) = act(&mut user);
         let synced = user.synced;
         if self.has_crashed(number) {
+            self.log(|| format!("{number} was at {what}"));
             return;
         }
         for synced in synced {

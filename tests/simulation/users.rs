@@ -1,5 +1,6 @@
 //! What users do: everything that a filesystem offers, each act checked where it was done.
 
+use crate::disk;
 use crate::node::{INLINE_MAX, Open, Running};
 use crate::oracle::{Body, READ, Shown, TWIN, Thing, Versions, XATTR, at, names};
 use crate::ports::Faults;
@@ -221,6 +222,13 @@ impl User<'_> {
         at(self.running, path)
     }
 
+    /// A write has been answered.
+    fn acknowledged(&mut self, path: &str, bytes: &[u8]) {
+        if !disk::is_over() {
+            self.versions.written(self.node, path, bytes);
+        }
+    }
+
     /// These bytes lose their name here.
     fn release(&mut self, thing: Option<&Thing>) {
         if let Some(bytes) = thing.and_then(Thing::bytes) {
@@ -291,7 +299,7 @@ impl User<'_> {
         self.set_model(path, Some(empty.clone()));
         let written = self.pwrite(&open, 0, bytes);
         if written.is_ok() {
-            self.versions.written(self.node, path, bytes);
+            self.acknowledged(path, bytes);
             let body = Body::File(bytes.to_vec());
             self.set_model(path, Some(Thing { body, ..empty }));
         }
@@ -336,7 +344,7 @@ impl User<'_> {
     /// The bytes of a file are others now.
     fn changed(&mut self, path: &str, before: &Thing, bytes: Vec<u8>) {
         self.release(Some(before));
-        self.versions.written(self.node, path, &bytes);
+        self.acknowledged(path, &bytes);
         let body = Body::File(bytes);
         let after = Thing {
             body,
@@ -371,7 +379,7 @@ impl User<'_> {
         file[offset..offset + bytes.len()].copy_from_slice(&bytes);
         if let Some(path) = path {
             self.versions.released(&before);
-            self.versions.written(self.node, &path, &file);
+            self.acknowledged(&path, &file);
             if let Some(model) = &mut self.model {
                 let thing = model.get_mut(&path).expect("an open file is shown");
                 thing.body = Body::File(file);
@@ -435,13 +443,11 @@ impl User<'_> {
         if from == to {
             return Ok(());
         }
-        self.release(before.as_ref());
-        let bytes = (before.as_ref(), moved.as_ref());
-        if let (Some(old), Some(new)) = (
-            bytes.0.and_then(Thing::bytes),
-            bytes.1.and_then(Thing::bytes),
-        ) {
-            self.versions.replaced(old, new);
+        let bytes =
+            |thing: &Option<Thing>| thing.as_ref().and_then(Thing::bytes).map(<[u8]>::to_vec);
+        match (bytes(&before), bytes(&moved)) {
+            (Some(old), Some(new)) => self.versions.replaced(&old, &new),
+            _ => self.release(before.as_ref()),
         }
         if let Some(model) = &mut self.model {
             model.remove(to);
