@@ -18,6 +18,6 @@ mod waits;
 
 pub use mount::{Mount, MountError, MountOptions};
 pub use notify::Invalidator;
-pub use point::{PointError, prepare};
+pub use point::{PointError, let_go_of_the_dead, prepare};
 
 pub use convert::Owners;

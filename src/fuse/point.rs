@@ -1,6 +1,6 @@
 //! What has to be so before a mount: checked first, so that each lack has its own sentence.
 
-use crate::mountinfo::{Mounted, mounted_on};
+use crate::mountinfo::{self, Mounted, mounted_on};
 use rustix::fs::{Access, Mode, access, major, minor};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -218,6 +218,23 @@ fn is_ours(mounted: &Mounted, root: &Path) -> bool {
 fn is_dead(point: &Path) -> bool {
     let asked = fs::metadata(point);
     asked.is_err_and(|error| error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()))
+}
+
+/// Ends all that the kernel waits for in the mounts of a root whose process is dead: a thread of it may be waiting for a
+/// folder that is held by a request, which it will not answer any more, and neither of them goes before the other.
+pub fn let_go_of_the_dead(root: &Path) {
+    let mounts = mountinfo::all().unwrap_or_default();
+    for mounted in mounts.iter().filter(|mounted| is_ours(mounted, root)) {
+        tracing::info!(mount = %mounted.point.display(), "ending the mount of a node that was killed and could not go");
+        // what users may do, who may not force anything; the connection's number is that of the device
+        let number = mounted.device.rsplit(':').next().unwrap_or_default();
+        let abort = Path::new("/sys/fs/fuse/connections")
+            .join(number)
+            .join("abort");
+        let aborted = fs::write(abort, "1");
+        let forced = force(&mounted.point);
+        tracing::debug!(?aborted, ?forced, "a dead mount");
+    }
 }
 
 /// Unmounts at once; requests on the way and open files fail.

@@ -21,7 +21,9 @@ use crate::fuse::{self, MountError};
 use crate::link::{Credentials, Identity, Psk};
 use crate::net::{Gate, Limits, Listener};
 use crate::publishing::Publishing;
-use crate::root::{Layout, NodeFile, Renewal, RootError, RootLock, Standing, random};
+use crate::root::{
+    Layout, NodeFile, Renewal, RootError, RootLock, Standing, is_held_by_a_dead, random,
+};
 use delugefs_core::budget::Budget;
 use delugefs_core::limits::LABEL_BYTES_MAX;
 use delugefs_core::settings::Settings;
@@ -168,7 +170,13 @@ async fn take_root(
     crate::root::check_folder(root)?;
     let made = std::fs::create_dir_all(root);
     made.map_err(NodeError::io(format!("cannot make {}", root.display())))?;
-    let lock = RootLock::acquire(root)?;
+    let lock = match RootLock::acquire(root) {
+        Err(RootError::InUse(_)) if is_held_by_a_dead(root) => {
+            fuse::let_go_of_the_dead(root);
+            RootLock::acquire(root)
+        }
+        taken => taken,
+    }?;
     if let Some(mount) = &options.mount {
         // before a volume is made: a command that fails for its mount point can simply be repeated
         fuse::prepare(mount, root, options.allow_other).map_err(MountError::from)?;

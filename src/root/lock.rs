@@ -2,7 +2,8 @@
 
 use super::RootError;
 use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -41,5 +42,60 @@ impl RootLock {
             }
             std::thread::sleep(DYING_POLL);
         }
+    }
+}
+
+/// Whether the process that holds a root's lock was killed and cannot go: the kernel has it wait for what only it could
+/// answer.
+pub fn is_held_by_a_dead(root: &Path) -> bool {
+    let inode = root.join("lock").metadata().map(|lock| lock.ino());
+    let (Ok(inode), Ok(locks)) = (inode, fs::read_to_string("/proc/locks")) else {
+        return false;
+    };
+    holders(&locks, inode).any(|process| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"));
+        // its name, in parentheses, may have anything in it
+        let state = stat
+            .ok()
+            .and_then(|stat| Some(stat.rsplit_once(") ")?.1.as_bytes()[0]));
+        state == Some(b'Z')
+    })
+}
+
+/// The processes that hold `flock`s of files with this inode, as `/proc/locks` has them (see proc_locks(5)).
+fn holders(locks: &str, inode: u64) -> impl Iterator<Item = &str> {
+    let end = format!(":{inode}");
+    locks.lines().filter_map(move |line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let is_flock = fields.next() == Some("FLOCK");
+        let (process, file) = (fields.nth(2)?, fields.next()?);
+        (is_flock && file.ends_with(&end)).then_some(process)
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_found() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 21708 fe:00:5660801 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 7 fe:00:5660801 0 EOF\n\
+                     3: FLOCK  ADVISORY  READ 9 fe:00:801 0 EOF\n";
+        assert_eq!(holders(locks, 5_660_801).collect::<Vec<_>>(), ["21708"]);
+        assert_eq!(holders(locks, 801).collect::<Vec<_>>(), ["9"]);
+        assert_eq!(holders(locks, 1).count(), 0);
+    }
+
+    #[test]
+    fn a_living_holder_is_no_dead_one() {
+        let root = tempfile::tempdir().unwrap();
+        let _lock = RootLock::acquire(root.path()).unwrap();
+        let inode = root.path().join("lock").metadata().unwrap().ino();
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let own = std::process::id().to_string();
+        assert!(holders(&locks, inode).any(|process| process == own));
+        assert!(!is_held_by_a_dead(root.path()));
     }
 }

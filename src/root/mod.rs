@@ -9,7 +9,7 @@ mod lock;
 pub use identity::{
     Disk, Identity, IncarnationKeys, NodeFile, Renewal, Standing, VolumeName, random,
 };
-pub use lock::RootLock;
+pub use lock::{RootLock, is_held_by_a_dead};
 
 use std::io;
 use std::path::{Path, PathBuf};
