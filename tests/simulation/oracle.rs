@@ -250,10 +250,11 @@ impl Versions {
         }
     }
 
-    /// A node has said so of all that it shows.
+    /// A node has said so of all that it has; what a power cut has taken before is shown and cannot be read.
     pub(crate) fn synced_all(&mut self, node: usize) {
         let bit = 1 << node;
-        for version in self.all.values_mut() {
+        let there = self.all.values_mut().filter(|version| !version.is_lost);
+        for version in there {
             version.synced |= version.seen & bit;
         }
     }

@@ -95,7 +95,7 @@ impl World {
         let parts = self.nodes[number].parts();
         let mut settings = parts.repository.settings().unwrap();
         settings.copies = self.random.within(1, 3) as u32;
-        settings.keep = Duration::from_secs(DAY * self.random.within(0, 7));
+        settings.keep = Duration::from_secs(DAY * [0, 0, 0, 1, 7][self.random.below(5)]);
         if let Some((history, retire)) = self.past {
             settings.history = history;
             settings.retire = retire;

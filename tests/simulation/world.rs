@@ -396,8 +396,14 @@ impl World {
         if let Some(running) = &mut self.nodes[number].running {
             running.seal_end();
         }
+        // a content that no commit names yet is the easiest to take for one that nobody needs
+        let is_tidied = self.random.percent(30);
+        let reaped = if is_tidied { self.reap(number) } else { 0 };
         if self.has_crashed(number) {
             return;
+        }
+        if reaped > 0 {
+            self.tell_holdings(number);
         }
         // more may wait, and what failed is tried again
         let is_full = self.is_full(number);
@@ -414,13 +420,24 @@ impl World {
         faults.is_full.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Lets go of what has expired on a node; how many contents.
+    fn reap(&mut self, number: usize) -> usize {
+        let reaped = self.nodes[number].parts().reap();
+        self.counts.reaped += reaped as u64;
+        reaped
+    }
+
+    fn tell_holdings(&mut self, number: usize) {
+        let positions = self.nodes[number].parts().replica.positions();
+        self.handle(number, Event::HoldingsChanged(positions));
+    }
+
     fn upkeep(&mut self, number: usize, life: u32) {
         if !self.is_alive(number, life) {
             return;
         }
         self.goes_to_work(number);
-        let reaped = self.nodes[number].parts().reap();
-        self.counts.reaped += reaped as u64;
+        let reaped = self.reap(number);
         self.copy_contents(number);
         let parts = self.nodes[number].parts();
         let said = parts.sync_contents();
@@ -430,8 +447,7 @@ impl World {
             return;
         }
         if said || reaped > 0 {
-            let positions = self.nodes[number].parts().replica.positions();
-            self.handle(number, Event::HoldingsChanged(positions));
+            self.tell_holdings(number);
         }
         if self.past.is_some() {
             self.tend(number);
