@@ -10,7 +10,6 @@ use crate::sync_ext::lock;
 use bytes::Bytes;
 use delugefs_core::entry::ContentRef;
 use delugefs_core::ids::{InfoHash, NodeId};
-use delugefs_torrent::hash::{HashError, hash_file};
 use delugefs_torrent::metainfo::{Info, piece_length};
 use delugefs_torrent::store::{State, StoreError};
 use delugefs_torrent::swarm::{
@@ -80,14 +79,6 @@ impl Contents for Bytewise {
             content: info.content(),
             info: info.encode(),
         })
-    }
-
-    fn is_of(&self, file: &File, content: &ContentRef) -> Result<bool, FsError> {
-        match hash_file(file) {
-            Ok(info) => Ok(info.content() == *content),
-            Err(HashError::Read(error)) => Err(error.into()),
-            Err(HashError::Changed | HashError::Info(_)) => Ok(false),
-        }
     }
 
     fn sync(&self) -> Result<(), FsError> {

@@ -62,8 +62,6 @@ pub trait Contents: Send + Sync {
     /// Hashes a staging file and takes it over: afterwards it is gone from `staged`, and complete here.
     /// On an error it is still at `staged`. Takes its time; never called under a lock.
     fn seal(&self, staged: &Path) -> Result<Sealed, FsError>;
-    /// Whether a file has the bytes of a content. Hashes it.
-    fn is_of(&self, file: &File, content: &ContentRef) -> Result<bool, FsError>;
     /// Makes all contents that were sealed so far survive a power cut, names and bytes. Blocks.
     fn sync(&self) -> Result<(), FsError> {
         Ok(())

@@ -29,12 +29,20 @@ impl Filesystem {
         }
         let group = state.group();
         let diff = commit(&state.pending.base, group.as_ref())?;
-        Ok(state.rebase(group, diff))
+        let (invalidations, is_precious) = state.rebase(group, diff);
+        drop(state);
+        if is_precious {
+            // Before anything else is committed: or after a power cut its staging file would be taken for one of what is
+            // committed under its old id. Where it fails, nothing more is.
+            let _ = self.sync_journal();
+        }
+        Ok(invalidations)
     }
 }
 
 impl State {
-    fn rebase(&mut self, group: Option<Group>, diff: ViewDiff) -> Vec<Invalidation> {
+    /// What the kernel is to forget; and whether a file that was synced goes on as another entry.
+    fn rebase(&mut self, group: Option<Group>, diff: ViewDiff) -> (Vec<Invalidation>, bool) {
         let sequence = self.journal.sequence();
         let mut rebase = Rebase::new(self, group, diff.changes, diff.directories);
         rebase.uncover();
@@ -75,6 +83,8 @@ struct Rebase<'a> {
     removed: BTreeSet<Inode>,
     record: Record,
     invalid: Vec<Invalidation>,
+    /// A file that was synced has got another id.
+    is_precious: bool,
 }
 
 impl<'a> Rebase<'a> {
@@ -97,6 +107,7 @@ impl<'a> Rebase<'a> {
             removed: BTreeSet::new(),
             record: Record::default(),
             invalid: Vec::new(),
+            is_precious: false,
         }
     }
 
@@ -241,6 +252,7 @@ impl<'a> Rebase<'a> {
         if let Ok(node) = self.state.names.node_mut(inode) {
             node.entry.id = id;
             if let Some(staged) = node.staged_mut() {
+                self.is_precious |= staged.synced;
                 staged.unborn = true;
                 // What makes it whole may not be on the disk yet, but it is nowhere else.
                 staged.written = true;
@@ -348,6 +360,7 @@ impl<'a> Rebase<'a> {
         self.record.unstaged.push(node.entry.id);
         node.entry.id = id;
         if let Some(staged) = node.staged_mut() {
+            self.is_precious |= staged.synced;
             staged.unborn = true;
             staged.written = true;
         }
@@ -454,7 +467,7 @@ impl<'a> Rebase<'a> {
         }
     }
 
-    fn finish(mut self) -> Vec<Invalidation> {
+    fn finish(mut self) -> (Vec<Invalidation>, bool) {
         self.state.add_staged(&mut self.record);
         let written = self.state.append(self.record);
         if let Err(error) = written {
@@ -466,7 +479,7 @@ impl<'a> Rebase<'a> {
         }
         let mut told = HashSet::new();
         self.invalid.retain(|invalid| told.insert(invalid.clone()));
-        self.invalid
+        (self.invalid, self.is_precious)
     }
 }
 

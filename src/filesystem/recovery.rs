@@ -9,11 +9,10 @@ use super::staging::{Staged, Staging};
 use super::state::State;
 use super::{BaseView, Config, FsError, Inode, Ports, Recovered};
 use delugefs_core::change::Change;
-use delugefs_core::entry::{Content, Entry, Placed};
+use delugefs_core::entry::{Entry, Placed};
 use delugefs_core::ids::EntryId;
 use delugefs_core::name::Name;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::os::unix::fs::FileExt;
 
 /// Where entries were last said to be, whether or not that directory is loaded.
 type Places = HashMap<EntryId, (EntryId, Name)>;
@@ -332,45 +331,25 @@ impl State {
                 self.recovered.older += 1;
                 continue;
             }
-            let mut known = self.resolve_id(id, places)?;
-            let mut item = found.item;
+            let known = self.resolve_id(id, places)?;
             if let Some(inode) = known.filter(|_| is_cut_short)
-                && self.was_sealed(inode, &item)?
+                && self.is_committed(inode, &found.item)?
             {
-                if self.is_committed(inode, &staged)? {
-                    continue;
-                }
-                // either something older, or what gave way to another node's version: it hides nothing
-                known = None;
-                item.replaces = Vec::new();
+                continue;
             }
             self.recovered.taken_up += 1;
-            self.take_up_one(item, staged, places, (known, is_cut_short))?;
+            self.take_up_one(found.item, staged, places, (known, is_cut_short))?;
             kept.insert(super::staging::hex(&nonce));
         }
         Ok(kept)
     }
 
-    /// The committed tree has other bytes of a file than when this staging file was begun: the end of the journal, which
-    /// a power cut has taken, said what became of that.
-    fn was_sealed(&self, inode: Inode, item: &StagedItem) -> Result<bool, FsError> {
+    /// A staging file has been hashed and committed since, which the lost end of the journal said: the committed bytes are
+    /// its own, or newer ones. Had it given way to another node's version, the journal would say so: see
+    /// [`Filesystem::rebase`](super::Filesystem::rebase).
+    fn is_committed(&self, inode: Inode, item: &StagedItem) -> Result<bool, FsError> {
         let committed = &self.names.node(inode)?.entry;
         Ok(committed.written.edits > item.placed.entry.written.edits)
-    }
-
-    /// A staging file has the committed bytes.
-    fn is_committed(&self, inode: Inode, staged: &Staged) -> Result<bool, FsError> {
-        let length = staged.file.metadata()?.len();
-        match self.names.node(inode)?.content() {
-            Some(content) if content.length() != length => Ok(false),
-            Some(Content::Inline(bytes)) => {
-                let mut found = vec![0; bytes.len()];
-                staged.file.read_exact_at(&mut found, 0)?;
-                Ok(found == *bytes)
-            }
-            Some(Content::Swarm(content)) => self.ports.contents.is_of(&staged.file, content),
-            None => Ok(false),
-        }
     }
 
     fn take_up_one(

@@ -155,7 +155,7 @@ impl Filesystem {
         })
     }
 
-    fn sync_journal(&self) -> Result<(), FsError> {
+    pub(super) fn sync_journal(&self) -> Result<(), FsError> {
         let wanted = self.lock().journal.sequence();
         let mut durable = lock(&self.0.durable);
         if *durable >= wanted {

@@ -173,13 +173,6 @@ impl Contents for FakeContents {
         })
     }
 
-    fn is_of(&self, file: &File, content: &ContentRef) -> Result<bool, FsError> {
-        let mut bytes = vec![0; content.length as usize];
-        let is_as_long = file.metadata()?.len() == content.length;
-        file.read_exact_at(&mut bytes, 0)?;
-        Ok(is_as_long && reference(&bytes) == *content)
-    }
-
     fn space(&self) -> Space {
         Space {
             total: 1 << 40,

@@ -79,10 +79,6 @@ impl Contents for SimContents {
         Ok(sealed)
     }
 
-    fn is_of(&self, file: &File, content: &ContentRef) -> Result<bool, FsError> {
-        self.inner.is_of(file, content)
-    }
-
     fn sync(&self) -> Result<(), FsError> {
         self.inner.sync()
     }

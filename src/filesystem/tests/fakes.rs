@@ -12,7 +12,6 @@ use delugefs_core::name::Name;
 use delugefs_core::time::Timestamp;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -157,12 +156,6 @@ impl Contents for FakeContents {
             },
             info: hash.to_string().into_bytes(),
         })
-    }
-
-    fn is_of(&self, file: &File, content: &ContentRef) -> Result<bool, FsError> {
-        let mut bytes = vec![0; file.metadata()?.len() as usize];
-        file.read_exact_at(&mut bytes, 0)?;
-        Ok(blake3::hash(&bytes).as_bytes()[..20] == *content.info_hash.as_bytes())
     }
 
     fn sync(&self) -> Result<(), FsError> {
