@@ -7,8 +7,7 @@ use std::io::{Read, Write};
 
 const QUICK: Pace = Pace {
     heartbeat: Duration::from_millis(20),
-    // a busy machine lets a process wait for most of a second
-    silence_max: Duration::from_secs(2),
+    silence_max: Duration::from_millis(500),
     stall_max: Duration::from_millis(100),
 };
 
