@@ -33,9 +33,6 @@ const START_MAX: Duration = Duration::from_secs(300);
 /// A start that takes longer is shown, with the last lines of the log.
 const START_SLOW: Duration = Duration::from_secs(10);
 
-/// How long a process that was killed may take to go.
-const DYING_MAX: Duration = Duration::from_secs(20);
-
 const LAST_LINES: usize = 6;
 
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -535,8 +532,8 @@ impl Node {
     /// SIGKILL, now.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
-        // Seldom the kernel has it wait for a folder that one of its own requests holds: then the next start frees it.
-        let until = Instant::now() + DYING_MAX;
+        // seldom the kernel has it wait for a folder that one of its own requests holds: the next start frees it
+        let until = Instant::now() + Duration::from_secs(20);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
