@@ -52,14 +52,18 @@ pub fn is_held_by_a_dead(root: &Path) -> bool {
     let (Ok(inode), Ok(locks)) = (inode, fs::read_to_string("/proc/locks")) else {
         return false;
     };
-    holders(&locks, inode).any(|process| {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat"));
-        // its name, in parentheses, may have anything in it
-        let state = stat
-            .ok()
-            .and_then(|stat| Some(stat.rsplit_once(") ")?.1.as_bytes()[0]));
-        state == Some(b'Z')
-    })
+    // an inode of this number on another disk may be held by somebody who lives: then nobody is taken for dead
+    let mut holders = holders(&locks, inode).peekable();
+    holders.peek().is_some() && holders.all(is_dead)
+}
+
+/// Whether a process has ended and is not gone.
+fn is_dead(process: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"));
+    // its name, in parentheses, may have anything in it
+    let stat = stat.unwrap_or_default();
+    let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    after_name.is_some_and(|rest| rest.starts_with('Z'))
 }
 
 /// The processes that hold `flock`s of files with this inode, as `/proc/locks` has them (see proc_locks(5)).
