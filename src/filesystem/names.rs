@@ -182,12 +182,17 @@ impl State {
         if self.names.child(parent, &name)?.is_some() {
             return Err(FsError::Exists);
         }
-        let node = self.names.node(parent)?;
-        if node.place.is_none() && parent != Inode::ROOT {
+        self.check_takes(parent)?;
+        Ok((parent, name))
+    }
+
+    /// Something can come into this directory: it is not removed, nor too deep.
+    fn check_takes(&self, directory: Inode) -> Result<(), FsError> {
+        let node = self.names.node(directory)?;
+        if node.place.is_none() && directory != Inode::ROOT {
             return Err(FsError::NotFound);
         }
-        self.names.check_depth(parent)?;
-        Ok((parent, name))
+        self.names.check_depth(directory)
     }
 
     /// A new entry that is in no place yet.
@@ -277,10 +282,7 @@ impl State {
                 self.move_to(source, to, Some(target))
             }
             (_, None) => {
-                if self.names.node(to.0)?.place.is_none() && to.0 != Inode::ROOT {
-                    return Err(FsError::NotFound);
-                }
-                self.names.check_depth(to.0)?;
+                self.check_takes(to.0)?;
                 self.move_to(source, to, None)
             }
         }

@@ -240,25 +240,29 @@ impl<'a> Rebase<'a> {
     /// A file that is being written here has become another one elsewhere, or is gone there: what is written
     /// here goes on as an entry of its own.
     fn estrange(&mut self, inode: Inode) {
-        let id = self.state.new_id();
-        let Ok(node) = self.state.names.node(inode) else {
+        let node = self.state.names.node(inode).ok();
+        let Some(place) = node.and_then(|node| node.place.clone()) else {
             return;
         };
-        let Some(place) = node.place.clone() else {
+        self.detach(inode, false);
+        self.make_another(inode);
+        self.homeless.push((inode, place));
+    }
+
+    /// What is being written in a detached inode is an entry of its own from here on.
+    fn make_another(&mut self, inode: Inode) {
+        let id = self.state.new_id();
+        let Ok(node) = self.state.names.node_mut(inode) else {
             return;
         };
         self.record.unstaged.push(node.entry.id);
-        self.detach(inode, false);
-        if let Ok(node) = self.state.names.node_mut(inode) {
-            node.entry.id = id;
-            if let Some(staged) = node.staged_mut() {
-                self.is_precious |= staged.synced;
-                staged.unborn = true;
-                // What makes it whole may not be on the disk yet, but it is nowhere else.
-                staged.written = true;
-            }
+        node.entry.id = id;
+        if let Some(staged) = node.staged_mut() {
+            self.is_precious |= staged.synced;
+            staged.unborn = true;
+            // What makes it whole may not be on the disk yet, but it is nowhere else.
+            staged.written = true;
         }
-        self.homeless.push((inode, place));
     }
 
     /// Puts everything where the new tree has it.
@@ -352,18 +356,11 @@ impl<'a> Rebase<'a> {
     /// It has gone where nobody has looked yet: it will be found there, under a new inode number. What is
     /// being written here cannot go along.
     fn leave_the_loaded(&mut self, inode: Inode, name: &Name) {
-        let id = self.state.new_id();
-        let node = self.state.names.node_mut(inode);
-        let Some(node) = node.ok().filter(|node| node.staged().is_some()) else {
+        let node = self.state.names.node(inode);
+        if !node.is_ok_and(|node| node.staged().is_some()) {
             return self.state.let_go(inode);
-        };
-        self.record.unstaged.push(node.entry.id);
-        node.entry.id = id;
-        if let Some(staged) = node.staged_mut() {
-            self.is_precious |= staged.synced;
-            staged.unborn = true;
-            staged.written = true;
         }
+        self.make_another(inode);
         self.homeless.push((inode, (Inode::ROOT, name.clone())));
     }
 
@@ -386,6 +383,9 @@ impl<'a> Rebase<'a> {
 
     /// Gives names to what has lost its own.
     fn house(&mut self) {
+        if self.homeless.is_empty() {
+            return;
+        }
         let inhabited = self.inhabited();
         for (inode, (parent, name)) in std::mem::take(&mut self.homeless) {
             if self.removed.contains(&inode) && !inhabited.contains(&inode) {

@@ -175,28 +175,24 @@ fn now() -> i64 {
     i64::try_from(since.unwrap().as_secs()).unwrap()
 }
 
-/// What a node has committed last, for who looks for the reason of it.
-fn tell_newest(node: &Node) {
+/// `git log` of all that a node has.
+fn git_log(node: &Node, words: &[&str]) -> String {
     let mut git = Command::new("git");
     git.arg("--git-dir").arg(node.root.join("metadata.git"));
-    git.args([
-        "log",
-        "--all",
-        "--max-count=3",
-        "--raw",
-        "--format=%H %P%n%cI %an: %B",
-    ]);
-    let output = git.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let output = git.args(["log", "--all"]).args(words).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a node has committed last, for who looks for the reason of it.
+fn tell_newest(node: &Node) {
+    let words = ["--max-count=3", "--raw", "--format=%H %P%n%cI %an: %B"];
+    let said = git_log(node, &words);
     eprintln!("{}: {}\n{said}", node.root.display(), node.head());
 }
 
 /// When a node's newest commit of its own was made, as it says.
 fn committed(node: &Node) -> i64 {
-    let mut git = Command::new("git");
-    git.arg("--git-dir").arg(node.root.join("metadata.git"));
-    let output = git.args(["log", "--all", "--format=%ct"]).output().unwrap();
-    let times = String::from_utf8(output.stdout).unwrap();
+    let times = git_log(node, &["--format=%ct"]);
     let times = times.lines().map(|line| line.parse::<i64>().unwrap());
     times
         .max_by_key(|time| time.abs_diff(now()))

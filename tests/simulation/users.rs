@@ -443,11 +443,10 @@ impl User<'_> {
         if from == to {
             return Ok(());
         }
-        let bytes =
-            |thing: &Option<Thing>| thing.as_ref().and_then(Thing::bytes).map(<[u8]>::to_vec);
-        match (bytes(&before), bytes(&moved)) {
-            (Some(old), Some(new)) => self.versions.replaced(&old, &new),
-            _ => self.release(before.as_ref()),
+        let (old, new) = (before.as_ref(), moved.as_ref());
+        match (old.and_then(Thing::bytes), new.and_then(Thing::bytes)) {
+            (Some(old), Some(new)) => self.versions.replaced(old, new),
+            _ => self.release(old),
         }
         if let Some(model) = &mut self.model {
             model.remove(to);

@@ -2,7 +2,35 @@
 
 use super::fakes::{Node, WRITE, wait};
 use crate::filesystem::*;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+
+/// The journal and the staging files as they were once.
+struct Earlier {
+    journal: Vec<u8>,
+    staged: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Earlier {
+    fn of(node: &Node) -> Self {
+        let staged = std::fs::read_dir(node.root.path().join("staging")).unwrap();
+        let paths = staged.map(|file| file.unwrap().path());
+        Self {
+            journal: std::fs::read(node.root.path().join("journal")).unwrap(),
+            staged: paths
+                .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+                .collect(),
+        }
+    }
+
+    /// A power cut has taken what came since.
+    fn put_back(self, node: &Node) {
+        std::fs::write(node.root.path().join("journal"), self.journal).unwrap();
+        for (path, bytes) in self.staged {
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+}
 
 #[test]
 fn everything_acknowledged_survives_without_a_commit() {
@@ -194,19 +222,13 @@ fn a_journal_that_lost_its_end_does_not_bear_again_what_is_committed() {
     for renamed in [false, true] {
         let mut node = Node::new();
         node.write("a", &[1; 100]);
-        let root = node.root.path().to_owned();
-        let journal = std::fs::read(root.join("journal")).unwrap();
-        let staged = std::fs::read_dir(root.join("staging")).unwrap();
-        let staged: Vec<_> = staged.map(|file| file.unwrap().path()).collect();
+        let earlier = Earlier::of(&node);
         if renamed {
             node.rename("a", "b", RenameMode::Replace).unwrap();
         }
         node.seal_all();
         node.commit();
-        std::fs::write(root.join("journal"), journal).unwrap();
-        for file in &staged {
-            std::fs::write(file, [1; 100]).unwrap();
-        }
+        earlier.put_back(&node);
         node.restart();
         node.seal_all();
         node.commit();
@@ -224,19 +246,13 @@ fn a_journal_that_lost_its_end_puts_nothing_over_what_was_committed_since() {
     let mut node = Node::new();
     node.write("f", &[1; 100]);
     node.filesystem.sync_all().unwrap();
-    let root = node.root.path().to_owned();
-    let journal = std::fs::read(root.join("journal")).unwrap();
-    let staged = std::fs::read_dir(root.join("staging")).unwrap();
-    let staged: Vec<_> = staged.map(|file| file.unwrap().path()).collect();
+    let earlier = Earlier::of(&node);
     for bytes in [[1; 100], [2; 100]] {
         node.write("f", &bytes);
         node.seal_all();
         node.commit();
     }
-    std::fs::write(root.join("journal"), journal).unwrap();
-    for file in &staged {
-        std::fs::write(file, [1; 100]).unwrap();
-    }
+    earlier.put_back(&node);
     node.lose_power();
     assert_eq!(node.read("f"), [2; 100]);
     assert_eq!(node.list(""), ["f"]);
@@ -251,10 +267,10 @@ fn what_was_synced_while_open_is_newer_than_the_commit_of_something_else() {
     let open = node.open(inode, WRITE);
     node.filesystem.write(open.handle, 0, &[2; 200]).unwrap();
     node.filesystem.sync(open.handle).unwrap();
-    let journal = std::fs::read(node.root.path().join("journal")).unwrap();
+    let earlier = Earlier::of(&node);
     node.write("other", b"other");
     node.commit();
-    std::fs::write(node.root.path().join("journal"), journal).unwrap();
+    earlier.put_back(&node);
     node.lose_power();
     assert_eq!(node.read("f"), [2; 200]);
     assert_eq!(node.list(""), ["f", "other"]);
