@@ -18,6 +18,7 @@ mod node;
 mod oracle;
 mod past;
 mod ports;
+mod pulls;
 #[path = "../../core/tests/simulation/random.rs"]
 mod random;
 mod report;

@@ -2,9 +2,10 @@
 //! travel is simplified: whoever is connected hears all at once.
 
 use crate::node::{Node, Parts};
+use crate::pulls::Fetch;
 use crate::scenario::DAY;
 use crate::wire;
-use crate::world::{Counts, Fetch, World};
+use crate::world::{Counts, World};
 use delugefs::node::moving::{self, base_view};
 use delugefs::node::past::{self, Tended};
 use delugefs::node::rests::{self, RestFile};

@@ -3,8 +3,9 @@
 use delugefs_core::ids::IncarnationId;
 use delugefs_metadata_repo::Repository;
 use delugefs_metadata_repo::exchange::{
-    self, Anew, ExchangeError, PullOptions, Pulled, ServeOptions,
+    self, Anew, ExchangeError, PullOptions, PullProgress, Pulled, ServeOptions,
 };
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -33,14 +34,22 @@ impl<R: Read> Read for Breaking<R> {
     }
 }
 
-/// Pulls all that `from` has; breaks after so many bytes.
+/// Pulls all that `from` has; breaks after so many bytes. While it arrives, another pull brings what `overtaking` has.
 pub(crate) fn pull(
     to: &Repository,
     own: IncarnationId,
     from: &Repository,
-    breaks_after: Option<u64>,
+    (breaks_after, overtaking): (Option<u64>, Option<Repository>),
 ) -> Result<Pulled, ExchangeError> {
-    over(from, own, breaks_after, |read, write, options| {
+    let waiting = Cell::new(overtaking);
+    let overtake = |_| {
+        if let Some(other) = waiting.take() {
+            // what comes of it is found out by whoever looks next
+            let _ = pull(to, own, &other, (None, None));
+        }
+    };
+    let breaking = (breaks_after, &overtake as &dyn Fn(_));
+    over(from, own, breaking, |read, write, options| {
         exchange::pull(to, read, write, options)
     })
 }
@@ -51,7 +60,7 @@ pub(crate) fn fetch_anew(
     own: IncarnationId,
     from: &Repository,
 ) -> Result<Anew, ExchangeError> {
-    over(from, own, None, |read, write, options| {
+    over(from, own, (None, &|_| ()), |read, write, options| {
         exchange::fetch_anew(to, read, write, options)
     })
 }
@@ -59,7 +68,7 @@ pub(crate) fn fetch_anew(
 fn over<T>(
     from: &Repository,
     own: IncarnationId,
-    breaks_after: Option<u64>,
+    (breaks_after, progress): (Option<u64>, &dyn Fn(PullProgress)),
     run: impl FnOnce(Breaking<UnixStream>, UnixStream, &PullOptions<'_>) -> T,
 ) -> T {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -76,6 +85,7 @@ fn over<T>(
         });
         let options = PullOptions {
             own: Some(own),
+            progress,
             ..PullOptions::default()
         };
         let write = ours.try_clone().unwrap();

@@ -2,14 +2,14 @@
 
 use crate::disk;
 use crate::network::{ConnectionId, Freight, Network, connection};
-use crate::node::{Node, Running, number_at, number_of};
+use crate::node::{Node, Running, number_at};
 use crate::oracle::{Shown, Versions, look};
 use crate::ports::Archive;
+use crate::pulls::Fetch;
 use crate::random::Random;
 use delugefs::node::moving;
-use delugefs_core::ids::{InfoHash, NodeId};
-use delugefs_core::sync::{Effect, Event, Message, PullId};
-use delugefs_metadata_repo::exchange::ExchangeError;
+use delugefs_core::ids::InfoHash;
+use delugefs_core::sync::{Effect, Event, Message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,15 +47,6 @@ pub(crate) enum Next {
 pub(crate) enum Work {
     Commit,
     Rebase,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Fetch {
-    pub(crate) by: usize,
-    pub(crate) life: u32,
-    pub(crate) from: usize,
-    /// Which of the machine's it is, unless the node makes it for itself.
-    pub(crate) pull: Option<PullId>,
 }
 
 /// How often things happened.
@@ -456,94 +447,6 @@ impl World {
             return;
         }
         self.after(UPKEEP_EVERY, Next::Upkeep(number, life));
-    }
-
-    /// Asks for a pull.
-    pub(crate) fn ask(&mut self, number: usize, peer: NodeId, pull: Option<PullId>) {
-        self.counts.pulls += 1;
-        let fetch = Fetch {
-            by: number,
-            life: self.nodes[number].life,
-            from: number_of(peer),
-            pull,
-        };
-        let mut delay = self.network.delay(&mut self.random) * 2;
-        if self.random.percent(self.failures) {
-            delay += self.random.ms(500, 4000);
-        }
-        self.after(delay, Next::Pull(fetch));
-    }
-
-    fn pull(&mut self, fetch: Fetch) {
-        if !self.is_alive(fetch.by, fetch.life) {
-            return;
-        }
-        let is_reached = fetch.by != fetch.from
-            && self.network.joined(fetch.by, fetch.from)
-            && self.nodes[fetch.from].is_running();
-        let is_done = is_reached && self.bring(fetch);
-        if self.has_crashed(fetch.by) || !self.is_alive(fetch.by, fetch.life) {
-            return;
-        }
-        self.counts.failed_pulls += u64::from(!is_done);
-        let delay = match is_done {
-            true => self.random.ms(0, 10),
-            false => self.random.ms(1, 3000),
-        };
-        let Fetch { by, from, .. } = fetch;
-        self.log(|| format!("{by} has pulled from {from}: {is_done}"));
-        self.after(delay, Next::Pulled(fetch, is_done));
-    }
-
-    /// Whether a pull from a node that is reached goes well. The puller may come to its end over it.
-    fn bring(&mut self, fetch: Fetch) -> bool {
-        let breaks_after = match self.random.percent(self.failures) {
-            true => Some(self.random.within(0, 3000)),
-            false => None,
-        };
-        let to = self.nodes[fetch.by].parts().repository.clone();
-        let from = self.nodes[fetch.from].parts().repository.clone();
-        let own = self.nodes[fetch.by].incarnation();
-        if self.past.is_some() {
-            self.goes_to_work(fetch.from);
-            self.nodes[fetch.from].parts().meet(own);
-            if self.has_crashed(fetch.from) {
-                return false;
-            }
-        }
-        self.goes_to_work(fetch.by);
-        let pulled = crate::wire::pull(&to, own, &from, breaks_after);
-        if self.has_crashed(fetch.by) {
-            return false;
-        }
-        match pulled {
-            Ok(pulled) => {
-                self.witness(fetch.by, pulled.refused);
-                true
-            }
-            Err(ExchangeError::OwnChainAhead { .. }) => {
-                self.falls_behind(fetch.by);
-                false
-            }
-            Err(ExchangeError::Cut { .. }) => self.come_back(fetch, &from),
-            Err(error) => {
-                assert!(breaks_after.is_some(), "a pull fails: {error}");
-                false
-            }
-        }
-    }
-
-    fn pulled(&mut self, fetch: Fetch, is_done: bool) {
-        if self.is_alive(fetch.by, fetch.life) {
-            // read now: heads of two pulls that end close together must not be told in the wrong order
-            let outcome = self.nodes[fetch.by].parts().outcome(is_done);
-            let event = match fetch.pull {
-                Some(pull) => Event::PullFinished { pull, outcome },
-                // what came with it is found by the machine
-                None => Event::LocalChanges,
-            };
-            self.handle(fetch.by, event);
-        }
     }
 
     /// Starts a node; it and those it can find hear of each other.
