@@ -68,7 +68,7 @@ pub(super) fn start(config: Config, ports: Ports) -> Result<State, FsError> {
         state.replay(record, sequence, &mut places)?;
     }
     state.recovered.changes = state.pending.len();
-    let kept = state.take_up(files, &places)?;
+    let kept = state.take_up(files, places)?;
     let all = state.snapshot();
     state.journal.rewrite(all)?;
     // not before: what was read of the journal may not be on the disk yet
@@ -306,14 +306,34 @@ impl State {
     fn take_up(
         &mut self,
         files: StagingFiles,
-        places: &Places,
+        mut places: Places,
     ) -> Result<HashSet<String>, FsError> {
-        let boot = self.ports.source.boot();
         let is_cut_short = files.is_cut_short;
+        let left = self.left_behind(files)?;
+        if is_cut_short {
+            self.find_committed(&left, &mut places)?;
+        }
         let mut kept = HashSet::new();
-        for (id, found) in files.items {
-            let nonce = found.item.nonce;
-            let Some(mut staged) = self.staging.recover(&nonce)? else {
+        for (item, staged) in left {
+            let known = self.resolve_id(item.placed.entry.id, &places)?;
+            if let Some(inode) = known.filter(|_| is_cut_short)
+                && self.is_committed(inode, &item)?
+            {
+                continue;
+            }
+            self.recovered.taken_up += 1;
+            kept.insert(super::staging::hex(&item.nonce));
+            self.take_up_one(item, staged, &places, (known, is_cut_short))?;
+        }
+        Ok(kept)
+    }
+
+    /// The staging files that have something to be taken up.
+    fn left_behind(&mut self, files: StagingFiles) -> Result<Vec<(StagedItem, Staged)>, FsError> {
+        let boot = self.ports.source.boot();
+        let mut left = Vec::new();
+        for found in files.items.into_values() {
+            let Some(mut staged) = self.staging.recover(&found.item.nonce)? else {
                 tracing::warn!(name = %found.item.placed.name, "a staging file is gone");
                 continue;
             };
@@ -331,17 +351,37 @@ impl State {
                 self.recovered.older += 1;
                 continue;
             }
-            let known = self.resolve_id(id, places)?;
-            if let Some(inode) = known.filter(|_| is_cut_short)
-                && self.is_committed(inode, &found.item)?
-            {
-                continue;
-            }
-            self.recovered.taken_up += 1;
-            self.take_up_one(found.item, staged, places, (known, is_cut_short))?;
-            kept.insert(super::staging::hex(&nonce));
+            left.push((found.item, staged));
         }
-        Ok(kept)
+        Ok(left)
+    }
+
+    /// Where files and their folders are in the committed tree, if the journal, which has lost its end, does not know them
+    /// there: they were moved since. Takes as long as it takes to list all folders, once.
+    fn find_committed(
+        &mut self,
+        left: &[(StagedItem, Staged)],
+        places: &mut Places,
+    ) -> Result<(), FsError> {
+        let mut sought = HashSet::new();
+        for (item, _) in left {
+            for id in [item.placed.entry.id, item.placed.parent] {
+                if self.resolve_id(id, places)?.is_none() {
+                    sought.insert(id);
+                }
+            }
+        }
+        let mut folders = VecDeque::from([(EntryId::ROOT, self.pending.base.tree)]);
+        while let Some((folder, tree)) = folders.pop_front().filter(|_| !sought.is_empty()) {
+            for listed in self.ports.names.directory(tree)? {
+                let id = listed.entry.id;
+                if sought.remove(&id) || listed.tree.is_some() {
+                    places.insert(id, (folder, listed.name));
+                }
+                folders.extend(listed.tree.map(|tree| (id, tree)));
+            }
+        }
+        Ok(())
     }
 
     /// A staging file has been hashed and committed since, which the lost end of the journal said: the committed bytes are
