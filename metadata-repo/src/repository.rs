@@ -36,13 +36,17 @@ use crate::view::{Views, new_views};
 use delugefs_core::ids::{CommitId, IncarnationId, TreeId};
 use delugefs_core::settings::Settings;
 use gix::ObjectId;
+use gix::odb::store::init::Slots;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Packs that may be open at once: each pull leaves one, until they are repacked.
-const PACK_SLOTS: u16 = 4096;
+/// Packs that may be open at once: each pull leaves one, until they are repacked. Twice as many as there are, and these.
+const PACK_SLOTS: Slots = Slots::AsNeededByDiskState {
+    multiplier: 2.0,
+    minimum: 1024,
+};
 
 /// Largest object, in bytes, that is read into memory: a descriptor has at most 4 MiB, a tree a few KiB.
 const OBJECT_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -255,7 +259,7 @@ fn open_git(path: &Path) -> Result<gix::ThreadSafeRepository> {
     let limit = format!("gitoxide.objects.allocLimit={OBJECT_BYTES_MAX}");
     gix::open::Options::isolated()
         .open_path_as_is(true)
-        .object_store_slots(gix::odb::store::init::Slots::Given(PACK_SLOTS))
+        .object_store_slots(PACK_SLOTS)
         .config_overrides([limit])
         .open(path)
         .map_err(git("open the repository"))

@@ -32,7 +32,7 @@ impl World {
             return;
         }
         let facts = self.facts(number);
-        let settings = self.nodes[number].parts().repository.settings().unwrap();
+        let settings = self.nodes[number].parts().settings();
         let cluster = Cluster {
             settings: &settings,
             nodes: &facts,

@@ -22,6 +22,8 @@ use delugefs_metadata_repo::signature::Signer;
 use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
 use delugefs_torrent::store::ContentStore;
 use ed25519_dalek::SigningKey;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -91,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) key: SigningKey,
     label: String,
     pub(crate) source: Arc<SimSource>,
+    /// The settings of the view that they were asked for last.
+    settings: Mutex<Option<(TreeId, Settings)>>,
 }
 
 impl Mover for Parts {
@@ -136,6 +140,16 @@ impl Mover for Parts {
 }
 
 impl Parts {
+    /// The volume's, as the present view has them.
+    pub(crate) fn settings(&self) -> Settings {
+        let tree = self.repository.view().tree;
+        let mut known = self.settings.lock().unwrap();
+        if known.as_ref().is_none_or(|(at, _)| *at != tree) {
+            *known = Some((tree, self.repository.settings().unwrap()));
+        }
+        known.as_ref().unwrap().1.clone()
+    }
+
     /// The heads, as the machine's loop reads them.
     pub(crate) fn outcome(&self, is_done: bool) -> Outcome {
         match is_done {
@@ -162,7 +176,7 @@ impl Parts {
 
     /// Lets go of what has expired; how many contents.
     pub(crate) fn reap(&self) -> usize {
-        let keep = self.repository.settings().unwrap().keep;
+        let keep = self.settings().keep;
         let expired = self.replica.expired(self.source.seconds(), keep);
         if expired.is_empty() {
             return 0;
@@ -194,6 +208,8 @@ pub(crate) struct Node {
     pub(crate) identity: Identity,
     /// How many it has had.
     pub(crate) identities: u8,
+    /// Their keys.
+    keys: RefCell<BTreeMap<u8, SigningKey>>,
     /// A copy of its disk.
     pub(crate) backup: Option<Backup>,
     pub(crate) running: Option<Running>,
@@ -221,6 +237,7 @@ impl Node {
             life: 0,
             identity: Identity::default(),
             identities: 0,
+            keys: RefCell::default(),
             backup: None,
             running: None,
             source: Arc::new(SimSource::new(number as u8 + 1)),
@@ -249,9 +266,13 @@ impl Node {
     }
 
     fn key_of(&self, serial: u8) -> SigningKey {
-        let mut seed = [self.number as u8 + 1; 32];
-        seed[31] = serial;
-        SigningKey::from_bytes(&seed)
+        let make = || {
+            let mut seed = [self.number as u8 + 1; 32];
+            seed[31] = serial;
+            SigningKey::from_bytes(&seed)
+        };
+        let mut keys = self.keys.borrow_mut();
+        keys.entry(serial).or_insert_with(make).clone()
     }
 
     pub(crate) fn clock(&self, now: Duration) -> Duration {
@@ -372,6 +393,7 @@ impl Node {
             events,
             contents,
             moving: Mutex::default(),
+            settings: Mutex::default(),
             key: self.key(),
             label,
             source: self.source.clone(),

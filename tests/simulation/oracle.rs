@@ -218,6 +218,9 @@ impl Versions {
 
     /// Some bytes were renamed over others, by someone who had them before himself.
     pub(crate) fn replaced(&mut self, old: &[u8], new: &[u8]) {
+        if old == new {
+            return;
+        }
         if let Some(version) = self.all.get_mut(new) {
             version.successor = None;
         }

@@ -59,7 +59,7 @@ impl Parts {
         for other in connected {
             self.rests().note(*other, seen);
         }
-        let settings = self.repository.settings().unwrap();
+        let settings = self.settings();
         let retire = settings.retire;
         let is_shown = self.filesystem.base() == base_view(&self.repository.view());
         if let Some(heads) = self.repository.rests_on().unwrap().filter(|_| is_shown) {
@@ -94,7 +94,7 @@ impl World {
         }
         self.goes_to_work(number);
         let parts = self.nodes[number].parts();
-        let mut settings = parts.repository.settings().unwrap();
+        let mut settings = parts.settings();
         settings.copies = self.random.within(1, 3) as u32;
         settings.keep = Duration::from_secs(DAY * [0, 0, 0, 1, 7][self.random.below(5)]);
         if let Some((history, retire)) = self.past {

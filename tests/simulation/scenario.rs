@@ -181,7 +181,7 @@ impl Run {
     fn hold(&mut self) {
         let world = &self.world;
         let parts = world.nodes[0].parts();
-        let copies = parts.repository.settings().unwrap().copies as usize;
+        let copies = parts.settings().copies as usize;
         for content in parts.replica.contents() {
             let is_there = |node: &&Node| node.parts().is_complete(&content.info_hash);
             let count = world.nodes.iter().filter(is_there).count();

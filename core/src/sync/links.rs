@@ -38,6 +38,8 @@ pub(super) struct Links {
     me: NodeId,
     peers: BTreeMap<NodeId, Link>,
     nodes: BTreeMap<LinkId, NodeId>,
+    /// Somebody has come of whom not all others have been told.
+    has_news: bool,
 }
 
 impl Links {
@@ -46,6 +48,7 @@ impl Links {
             me,
             peers: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            has_news: false,
         }
     }
 
@@ -83,6 +86,7 @@ impl Links {
             sent: now,
             told: (BTreeSet::new(), Now::ZERO),
         };
+        self.has_news = true;
         self.nodes.insert(up.link, up.peer);
         if let Some(old) = self.peers.insert(up.peer, link) {
             self.nodes.remove(&old.id);
@@ -158,6 +162,9 @@ impl Links {
     }
 
     fn tell_of_peers(&mut self, agenda: &mut Agenda) {
+        if !std::mem::take(&mut self.has_news) {
+            return;
+        }
         let all: Vec<_> = self
             .peers
             .iter()
@@ -180,7 +187,11 @@ impl Links {
                 .copied()
                 .collect();
             // Who goes is no news: the others see that themselves.
-            if others.is_subset(&link.told.0) || !agenda.due(link.told.1 + PEERS_INTERVAL) {
+            if others.is_subset(&link.told.0) {
+                continue;
+            }
+            if !agenda.due(link.told.1 + PEERS_INTERVAL) {
+                self.has_news = true;
                 continue;
             }
             agenda.send(link.id, Message::Peers(others.iter().copied().collect()));
