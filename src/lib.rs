@@ -14,6 +14,7 @@ pub mod link;
 mod mountinfo;
 pub mod net;
 pub mod node;
+mod process;
 pub mod publishing;
 pub mod root;
 mod sync_ext;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use delugefs::cli::{Arguments, Command, NodeArguments, Select, UsageError, background, scrub};
 use delugefs::control::{self, Request, SettingsReport, SignersReport, StatusReport, WhereReport};
-use delugefs::node;
+use delugefs::{fuse, node};
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -122,6 +122,7 @@ fn ask(command: &Command) -> Result<()> {
             print(&report, false)
         }
         Command::Scrub(_) => Ok(()),
+        Command::WatchOverMount => Ok(fuse::watch_over_mount()?),
         Command::Stop(stop) => {
             let root = std::path::absolute(&stop.root)?;
             control::ask(&root, &Request::Stop).map_err(Into::into)

@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 use super::units::{parse_size, parse_time};
+use crate::fuse::WATCHER_COMMAND;
 use clap::{Args, Parser, Subcommand};
 use delugefs_core::limits::{LABEL_BYTES_MAX, VOLUME_NAME_BYTES_MAX};
 use std::net::SocketAddr;
@@ -96,6 +97,9 @@ pub enum Command {
     Scrub(ScrubArguments),
     /// Finish what is under way, unmount and stop a node
     Stop(StopArguments),
+    /// What a node starts beside its mount
+    #[command(name = WATCHER_COMMAND, hide = true)]
+    WatchOverMount,
 }
 
 /// Which running node is meant.

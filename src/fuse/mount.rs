@@ -1,10 +1,12 @@
 //! One mount: from the checks to the unmounting.
 
 use super::answers::Skin;
+use super::connection::Switch;
 use super::convert::Owners;
 use super::notify::Invalidator;
 use super::point::{self, PointError, SUBTYPE};
 use super::waits::{Resizing, Waits};
+use super::watcher::{Watcher, tell_unwatched};
 use crate::filesystem::Filesystem;
 use crate::mountinfo::mounted_on;
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
@@ -45,6 +47,9 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Whose files these are, to those who look.
     pub owners: Owners,
+    /// The `delugefs` program, started again to watch over the mount. None: if this process is killed, the mount may
+    /// hang until [`super::let_go_of_the_dead`].
+    pub watcher: Option<PathBuf>,
 }
 
 /// Why nothing was mounted, or not unmounted.
@@ -80,12 +85,15 @@ pub struct Mount {
     point: PathBuf,
     /// The device number, as the table of mounts has it.
     device: Option<String>,
+    switch: Option<Switch>,
     /// Never dropped: fuser takes a connection that has ended for a live one, and would unmount whatever is on
     /// the mount point by then. What is left is one descriptor.
     session: ManuallyDrop<BackgroundSession>,
     is_over: bool,
     invalidator: Invalidator,
     ended: watch::Receiver<bool>,
+    /// Told to end when all else is over.
+    _watcher: Option<Watcher>,
 }
 
 impl Mount {
@@ -97,7 +105,7 @@ impl Mount {
         options: MountOptions,
         runtime: Handle,
     ) -> Result<Self, MountError> {
-        let owners = options.owners;
+        let (owners, watcher) = (options.owners, options.watcher.clone());
         let point = point::prepare(&options.point, &options.root, options.allow_other)?;
         let config = config(options)?;
         let failed = |error| MountError::Mount {
@@ -127,13 +135,17 @@ impl Mount {
         if let Some(device) = &device {
             read_far_ahead(device);
         }
+        let switch = device.as_deref().map_or_else(unlisted, Switch::of);
+        let watcher = watcher.and_then(|program| watched(&program, &switch));
         Ok(Self {
             point,
             device,
+            switch: switch.ok(),
             session: ManuallyDrop::new(session),
             is_over: false,
             invalidator,
             ended,
+            _watcher: watcher,
         })
     }
 
@@ -196,13 +208,9 @@ impl Mount {
 
     /// Ends what is on the way. Root has done so by force; who mounted as a user may do it here.
     fn abort(&self) {
-        let connection = self
-            .device
-            .as_ref()
-            .and_then(|device| device.split_once(':'));
-        if let Some((_, minor)) = connection {
-            // Not there when it has ended, or where the control filesystem is not mounted.
-            let _ = std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");
+        if let Some(switch) = &self.switch {
+            // nothing is left to be done where it fails
+            let _ = switch.abort();
         }
     }
 
@@ -232,6 +240,19 @@ impl Drop for Mount {
         }
         self.end();
     }
+}
+
+/// Not in the table of mounts: gone already.
+fn unlisted() -> io::Result<Switch> {
+    Err(io::ErrorKind::NotFound.into())
+}
+
+fn watched(program: &Path, switch: &io::Result<Switch>) -> Option<Watcher> {
+    let started = match switch {
+        Ok(switch) => Watcher::start(program, switch).map_err(|error| error.to_string()),
+        Err(error) => Err(format!("its connection cannot be ended: {error}")),
+    };
+    started.inspect_err(|reason| tell_unwatched(reason)).ok()
 }
 
 /// The helper's words end with empty lines.

@@ -1,5 +1,6 @@
 //! What has to be so before a mount: checked first, so that each lack has its own sentence.
 
+use super::connection::Switch;
 use crate::mountinfo::{self, Mounted, mounted_on};
 use rustix::fs::{Access, Mode, access, major, minor};
 use rustix::io::Errno;
@@ -226,12 +227,8 @@ pub fn let_go_of_the_dead(root: &Path) {
     let mounts = mountinfo::all().unwrap_or_default();
     for mounted in mounts.iter().filter(|mounted| is_ours(mounted, root)) {
         tracing::info!(mount = %mounted.point.display(), "ending the mount of a node that was killed and could not go");
-        // what users may do, who may not force anything; the connection's number is that of the device
-        let number = mounted.device.rsplit(':').next().unwrap_or_default();
-        let abort = Path::new("/sys/fs/fuse/connections")
-            .join(number)
-            .join("abort");
-        let aborted = fs::write(abort, "1");
+        // what users may do, who may not force anything
+        let aborted = Switch::of(&mounted.device).and_then(|switch| switch.abort());
         let forced = force(&mounted.point);
         tracing::debug!(?aborted, ?forced, "a dead mount");
     }

@@ -69,6 +69,9 @@ const FINISH_WAIT: Duration = Duration::from_mins(1);
 /// How long it does so when it did not work before: on a full disk there is nothing to wait for.
 const TROUBLED_WAIT: Duration = Duration::from_secs(2);
 
+/// Also where another version has taken the place of its file.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// How often a wait looks whether it is over.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -363,6 +366,7 @@ fn mount(shared: &Arc<Shared>) -> Result<Option<Mount>, NodeError> {
         allow_other: shared.options.allow_other,
         read_only: false,
         owners: Owners::for_this_process(),
+        watcher: Some(THIS_PROGRAM.into()),
     };
     let mount = Mount::start(shared.filesystem.clone(), options, Handle::current())?;
     let invalidator = mount.invalidator();

@@ -1,6 +1,7 @@
 //! One process for each root.
 
 use super::RootError;
+use crate::process::is_dead;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -57,23 +58,14 @@ pub fn is_held_by_a_dead(root: &Path) -> bool {
     holders.peek().is_some() && holders.all(is_dead)
 }
 
-/// Whether a process has ended and is not gone.
-fn is_dead(process: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"));
-    // its name, in parentheses, may have anything in it
-    let stat = stat.unwrap_or_default();
-    let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest);
-    after_name.is_some_and(|rest| rest.starts_with('Z'))
-}
-
 /// The processes that hold `flock`s of files with this inode, as `/proc/locks` has them (see proc_locks(5)).
-fn holders(locks: &str, inode: u64) -> impl Iterator<Item = &str> {
+fn holders(locks: &str, inode: u64) -> impl Iterator<Item = u32> {
     let end = format!(":{inode}");
     locks.lines().filter_map(move |line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let is_flock = fields.next() == Some("FLOCK");
         let (process, file) = (fields.nth(2)?, fields.next()?);
-        (is_flock && file.ends_with(&end)).then_some(process)
+        (is_flock && file.ends_with(&end)).then(|| process.parse().ok())?
     })
 }
 
@@ -87,8 +79,8 @@ mod tests {
         let locks = "1: FLOCK  ADVISORY  WRITE 21708 fe:00:5660801 0 EOF\n\
                      2: POSIX  ADVISORY  WRITE 7 fe:00:5660801 0 EOF\n\
                      3: FLOCK  ADVISORY  READ 9 fe:00:801 0 EOF\n";
-        assert_eq!(holders(locks, 5_660_801).collect::<Vec<_>>(), ["21708"]);
-        assert_eq!(holders(locks, 801).collect::<Vec<_>>(), ["9"]);
+        assert_eq!(holders(locks, 5_660_801).collect::<Vec<_>>(), [21708]);
+        assert_eq!(holders(locks, 801).collect::<Vec<_>>(), [9]);
         assert_eq!(holders(locks, 1).count(), 0);
     }
 
@@ -98,7 +90,7 @@ mod tests {
         let _lock = RootLock::acquire(root.path()).unwrap();
         let inode = root.path().join("lock").metadata().unwrap().ino();
         let locks = fs::read_to_string("/proc/locks").unwrap();
-        let own = std::process::id().to_string();
+        let own = std::process::id();
         assert!(holders(&locks, inode).any(|process| process == own));
         assert!(!is_held_by_a_dead(root.path()));
     }

@@ -1,7 +1,10 @@
 //! Nodes of somebody who is not root, mounted by way of fusermount3.
 
-use crate::support::{Lab, Node, NodeSpec, USER, User, can_run, eventually, noise, sha256};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::support::{
+    Lab, Node, NodeSpec, USER, User, can_run, eventually, holds_the_switch_alone, noise, sha256,
+    signal, watcher,
+};
+use rustix::process::Signal;
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -39,11 +42,6 @@ fn shell(lab: &Lab, user: &User, script: &str) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{script}: {said}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn signal(node: &Node, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(node.pid()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
 }
 
 /// A file of the node's mount by a path that leads root there.
@@ -113,7 +111,7 @@ fn a_user_mounts_shares_and_unmounts() {
     assert_eq!(closed.kind(), ErrorKind::PermissionDenied);
 
     assert!(is_mounted(&lab, &user, &mount));
-    signal(&own, Signal::TERM);
+    signal(own.pid(), Signal::TERM);
     assert!(own.wait().success(), "{}", own.log());
     assert!(!is_mounted(&lab, &user, &mount), "{}", own.log());
 }
@@ -266,4 +264,23 @@ fn where_users_may_others_see_the_mount_too() {
     let seen = fs::read(from_outside(&node, "file"));
     assert_eq!(seen.unwrap(), b"shared\n");
     node.stop();
+}
+
+/// The control filesystem is mounted for them, as it usually is, or something else is in its place.
+#[test]
+fn a_users_mount_is_watched_where_its_connection_can_be_ended() {
+    if !can_run_as_user() {
+        return;
+    }
+    let lab = Lab::loopback_only();
+    for (disk, control) in [("one", "fusectl"), ("two", "tmpfs")] {
+        let place = "/sys/fs/fuse/connections";
+        let prepare = format!("umount -q {place} || true; mount -t {control} none {place}");
+        let user = User::new(&lab, &prepare);
+        let mut node = theirs(&lab, &user, disk).volume(disk).create().start();
+        let is_unwatched = node.log().contains("nobody watches over the mount");
+        assert_eq!(is_unwatched, control == "tmpfs", "{}", node.log());
+        assert!(is_unwatched || holds_the_switch_alone(watcher(node.pid())));
+        node.stop();
+    }
 }

@@ -13,3 +13,4 @@ mod load;
 mod moved_on;
 mod programs;
 mod resuming;
+mod watched;

@@ -4,6 +4,7 @@
 mod differential;
 mod lifecycle;
 mod remote;
+mod stuck;
 mod support;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/tools.rs"]

@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
@@ -47,7 +47,7 @@ pub(crate) fn can_mount() -> bool {
 }
 
 /// Looks until it is so.
-pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < until, "not in time: {what}");
@@ -200,8 +200,13 @@ impl ContentReader for FakeReader {
     }
 }
 
+/// How an operation that makes something goes on.
 #[derive(Default)]
-struct Clock(AtomicU64);
+struct Clock {
+    serial: AtomicU64,
+    is_stuck: AtomicBool,
+    asked: AtomicBool,
+}
 
 impl Source for Clock {
     fn now(&self) -> Timestamp {
@@ -213,8 +218,12 @@ impl Source for Clock {
     }
 
     fn random(&self) -> [u8; 16] {
+        self.asked.store(true, Ordering::SeqCst);
+        while self.is_stuck.load(Ordering::SeqCst) {
+            std::thread::sleep(PATIENCE);
+        }
         let mut bytes = [0xaa; 16];
-        let serial = self.0.fetch_add(1, Ordering::Relaxed);
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         bytes[8..].copy_from_slice(&serial.to_be_bytes());
         bytes
     }
@@ -260,6 +269,7 @@ pub(crate) struct Lab {
     pub(crate) contents: Arc<FakeContents>,
     pub(crate) publishing: Publishing,
     names: Arc<FakeNames>,
+    clock: Arc<Clock>,
     bell: Arc<Bell>,
     next_id: AtomicU64,
     pub(crate) runtime: tokio::runtime::Runtime,
@@ -269,6 +279,11 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new() -> Self {
+        Self::watched_by(None)
+    }
+
+    /// With a watcher, if there is a program for it.
+    pub(crate) fn watched_by(watcher: Option<PathBuf>) -> Self {
         let (root, point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let folder = root.path().join("data");
         std::fs::create_dir(&folder).unwrap();
@@ -279,7 +294,7 @@ impl Lab {
             arrived: watch::Sender::new(false),
             free: AtomicU64::new(1 << 40),
         });
-        let bell = Arc::new(Bell::default());
+        let (bell, clock) = (Arc::new(Bell::default()), Arc::<Clock>::default());
         let publishing = Publishing::default();
         let config = Config {
             root: root.path().into(),
@@ -291,7 +306,7 @@ impl Lab {
         let ports = Ports {
             names: Arc::clone(&names) as _,
             contents: Arc::clone(&contents) as _,
-            source: Arc::new(Clock::default()),
+            source: Arc::clone(&clock) as _,
             events: Arc::clone(&bell) as _,
             publishing: publishing.clone(),
         };
@@ -303,29 +318,45 @@ impl Lab {
             contents,
             publishing,
             names,
+            clock,
             bell,
             next_id: AtomicU64::new(1),
             runtime: tokio::runtime::Runtime::new().unwrap(),
             root,
             point,
         };
-        lab.mount = Some(lab.try_mount(lab.point.path()).unwrap());
+        lab.mount = Some(lab.mount_with(lab.point.path(), watcher).unwrap());
         lab
     }
 
     pub(crate) fn try_mount(&self, point: &Path) -> Result<Mount, MountError> {
+        self.mount_with(point, None)
+    }
+
+    fn mount_with(&self, point: &Path, watcher: Option<PathBuf>) -> Result<Mount, MountError> {
         let options = MountOptions {
             point: point.into(),
             root: self.root.path().into(),
             allow_other: true,
             read_only: false,
             owners: Owners::Numeric,
+            watcher,
         };
         Mount::start(
             self.filesystem.clone(),
             options,
             self.runtime.handle().clone(),
         )
+    }
+
+    /// From now on who makes a file or folder waits for ever; completes when somebody does.
+    pub(crate) fn never_answer(&self, ask: impl FnOnce()) {
+        self.clock.asked.store(false, Ordering::SeqCst);
+        self.clock.is_stuck.store(true, Ordering::SeqCst);
+        ask();
+        eventually("somebody is waiting", || {
+            self.clock.asked.load(Ordering::SeqCst)
+        });
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

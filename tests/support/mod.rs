@@ -532,11 +532,7 @@ impl Node {
     /// SIGKILL, now.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
-        // seldom the kernel has it wait for a folder that one of its own requests holds: the next start frees it
-        let until = Instant::now() + Duration::from_secs(20);
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let _ = self.child.wait();
     }
 
     /// Kills it, and leaves its mount as it then is.

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Only a watcher that never comes takes so long.
+const WATCHING_MAX: Duration = Duration::from_secs(60);
 
 /// Tests that need root, /dev/fuse and network namespaces: in CI their lack is a failure, elsewhere said loudly.
 pub fn can_run() -> bool {
@@ -84,6 +88,74 @@ pub fn skew(command: &mut Command, wrong: &str) {
 #[track_caller]
 pub fn ip(words: &str) {
     must(Command::new("ip").args(words.split_whitespace()));
+}
+
+/// A process or one of its threads, as /proc/PID/stat has it (see proc(5)).
+pub struct Stat {
+    pub name: String,
+    pub state: char,
+    pub parent: u32,
+}
+
+impl Stat {
+    /// Of a path below /proc; none if it is gone.
+    pub fn read(path: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(path.join("stat")).ok()?;
+        let (start, end) = (text.find('(')?, text.rfind(')')?);
+        let mut rest = text[end + 1..].split_ascii_whitespace();
+        Some(Self {
+            name: text[start + 1..end].to_owned(),
+            state: rest.next()?.chars().next()?,
+            parent: rest.next()?.parse().ok()?,
+        })
+    }
+}
+
+/// Whether a process has come to its end, also where nobody has asked for its status yet.
+pub fn is_over(pid: u32) -> bool {
+    let stat = Stat::read(&Path::new("/proc").join(pid.to_string()));
+    stat.is_none_or(|stat| stat.state == 'Z')
+}
+
+/// The process that watches over the mount of another one, once it does.
+#[track_caller]
+pub fn watcher(pid: u32) -> u32 {
+    let until = Instant::now() + WATCHING_MAX;
+    loop {
+        match watcher_of(pid) {
+            Some(watcher) => return watcher,
+            None => assert!(Instant::now() < until, "nobody watches over {pid}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The same, if there is one.
+pub fn watcher_of(pid: u32) -> Option<u32> {
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.find_map(|process| {
+        let stat = Stat::read(&process.path())?;
+        let is_it = stat.parent == pid && stat.name == "mount-watcher";
+        is_it.then(|| number(process)).flatten()
+    })
+}
+
+/// Whether a watcher has nothing open that has a path but its connection's switch.
+pub fn holds_the_switch_alone(watcher: u32) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{watcher}/fd")).unwrap();
+    let files = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+    // sockets and the like have no path
+    let mut named = files.filter(|file| file.is_absolute() && file != Path::new("/dev/null"));
+    named.next().is_some_and(|file| file.ends_with("abort"))
+        && named.all(|file| file.ends_with("abort"))
+}
+
+/// Sends a signal.
+#[track_caller]
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 /// A process that ends with the test.
