@@ -142,20 +142,20 @@ pub fn swarm_content(placed: Option<&Placed>) -> Option<ContentRef> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(in crate::bytes) mod tests {
     use super::*;
     use delugefs_core::change::Change;
     use delugefs_core::entry::{Attributes, Entry, File, Written};
     use delugefs_core::name::Name;
 
-    fn content(byte: u8) -> ContentRef {
+    pub(in crate::bytes) fn content(byte: u8) -> ContentRef {
         ContentRef {
             info_hash: InfoHash::new([byte; 20]),
             length: u64::from(byte),
         }
     }
 
-    fn placed(id: u8, bytes: u8) -> Placed {
+    pub(in crate::bytes) fn placed(id: u8, bytes: u8) -> Placed {
         Placed {
             parent: EntryId::ROOT,
             name: Name::parse(&[b'a' + id]).unwrap(),

@@ -383,9 +383,14 @@ impl Replica {
         self.look_at_all();
     }
 
-    /// A peer asks that these be held here.
-    pub fn asked_to_hold(&self, contents: Vec<InfoHash>) {
-        self.look_at(contents.into_iter());
+    /// A peer asks that these be held here: those that have a name are looked at. Answers whether there is room for each of
+    /// them.
+    pub fn asked_to_hold(&self, contents: Vec<InfoHash>) -> bool {
+        let named = |content| Some((content, self.known(&content)?.length));
+        let named: Vec<_> = contents.into_iter().filter_map(named).collect();
+        let free = self.space().free;
+        self.look_at(named.iter().map(|(content, _)| *content));
+        named.iter().all(|(_, length)| *length <= free)
     }
 
     /// Contents on this disk whose time is over; when room is short, then those whose time is not yet over, the
@@ -534,65 +539,4 @@ fn note(outcome: io::Result<()>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use delugefs_core::ids::VolumeId;
-    use delugefs_core::settings::Settings;
-
-    fn replica(root: &Path) -> Replica {
-        let store = ContentStore::open(root).unwrap();
-        let settings = Settings::new(VolumeId::new([1; 16]), "test".to_owned());
-        let names = root.join("metadata.git");
-        let repository = Repository::create(&names, &settings).unwrap();
-        let key = SigningKey::from_bytes(&[1; 32]);
-        Replica::open(root, store, repository, key, (Some([1; 16]), 0)).unwrap()
-    }
-
-    fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {
-        let staged = root.join("staging").join("new");
-        std::fs::create_dir_all(staged.parent().unwrap()).unwrap();
-        std::fs::write(&staged, bytes).unwrap();
-        replica.store.seal(&staged).unwrap().info_hash()
-    }
-
-    fn reap(replica: &Replica, in_use: &[InfoHash]) -> usize {
-        let expired = replica.expired(1000, Duration::ZERO);
-        replica.reap(&expired, &in_use.iter().copied().collect()).0
-    }
-
-    #[test]
-    fn what_was_replaced_goes_only_when_the_new_bytes_are_durable_somewhere() {
-        let root = tempfile::tempdir().unwrap();
-        let replica = replica(root.path());
-        let old = seal(root.path(), &replica, &[1; 10_000]);
-        let new = InfoHash::new([7; 20]);
-        let died = lock(&replica.retention).died(old, 100, Some(new));
-        died.unwrap();
-        assert_eq!(reap(&replica, &[]), 0, "nobody holds the new bytes");
-        let there = tempfile::tempdir().unwrap();
-        let key = SigningKey::from_bytes(&[2; 32]);
-        let other = key.incarnation();
-        let mut holdings = HoldingsFiles::open(there.path(), key, 0).unwrap();
-        let records = [(Operation::Held, new)].into_iter();
-        holdings.push(records).unwrap();
-        let told = holdings.answer(other, &Wanted::default()).unwrap();
-        replica.take_holdings(other, &told).2.unwrap();
-        assert_eq!(reap(&replica, &[old]), 0, "a handle is open");
-        assert_eq!(reap(&replica, &[]), 1);
-        assert_eq!(replica.store.state(&old), State::Absent);
-    }
-
-    #[test]
-    fn bytes_that_get_a_name_again_are_left_alone() {
-        let root = tempfile::tempdir().unwrap();
-        let replica = replica(root.path());
-        let content = seal(root.path(), &replica, &[1; 10_000]);
-        let died = lock(&replica.retention).died(content, 100, None);
-        died.unwrap();
-        let expired = replica.expired(1000, Duration::ZERO);
-        assert!(replica.keep(&content));
-        assert_eq!(replica.reap(&expired, &BTreeSet::new()), (0, 0));
-        assert!(!replica.keep(&InfoHash::new([9; 20])), "not there");
-    }
-}
+mod tests;

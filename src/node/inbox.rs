@@ -212,18 +212,10 @@ fn heard(shared: &Arc<Shared>, peer: NodeId, message: Wire) {
 
 /// Who asks for more than there is room for knows too little of the room. Contents without a name are nobody's to ask for;
 /// once they have one, they are looked at by themselves.
-fn asked_to_hold(shared: &Shared, mut contents: Vec<InfoHash>) {
-    let free = shared.replica.space().free;
-    let mut is_short = false;
-    contents.retain(|content| {
-        let known = shared.replica.known(content);
-        is_short |= known.is_some_and(|known| known.length > free);
-        known.is_some()
-    });
-    if is_short {
+fn asked_to_hold(shared: &Shared, contents: Vec<InfoHash>) {
+    if !shared.replica.asked_to_hold(contents) {
         super::upkeep::tell_room(shared);
     }
-    shared.replica.asked_to_hold(contents);
 }
 
 fn answer_holdings(shared: &Shared, link: LinkId, incarnation: IncarnationId, wanted: &Wanted) {

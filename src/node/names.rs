@@ -23,6 +23,7 @@ use delugefs_metadata_repo::exchange::{
 use delugefs_metadata_repo::signature::Signer;
 use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -49,6 +50,20 @@ const BROKEN: &str = "a broken invariant of the names";
 /// Commits that this node makes at most for one author whose chain forks, until it is started again: an author that
 /// forks on purpose does not make others write without end.
 const WITNESSES_MAX: u32 = 8;
+
+/// How often this node has made a commit for each author whose chain forks.
+#[derive(Debug, Default)]
+pub(super) struct Witnessed(BTreeMap<IncarnationId, u32>);
+
+impl Witnessed {
+    fn may(&self, author: IncarnationId) -> bool {
+        self.0.get(&author).is_none_or(|made| *made < WITNESSES_MAX)
+    }
+
+    fn note(&mut self, author: IncarnationId) {
+        *self.0.entry(author).or_default() += 1;
+    }
+}
 
 /// Runs some work of the repository, one at a time, and tells the inbox how it ended.
 pub(super) fn spawn(shared: &Arc<Shared>, work: Work, run: fn(&Shared) -> Result<(), NamesError>) {
@@ -403,9 +418,9 @@ async fn witness(shared: &Arc<Shared>, refused: Vec<Refused>) {
 }
 
 fn witness_head(shared: &Shared, author: IncarnationId, head: CommitId) -> Result<(), NamesError> {
-    let times = |shared: &Shared| lock(&shared.witnessed).get(&author).copied();
-    if times(shared).unwrap_or(0) < WITNESSES_MAX && moving::witness(shared, head)? {
-        *lock(&shared.witnessed).entry(author).or_default() += 1;
+    let may = lock(&shared.witnessed).may(author);
+    if may && moving::witness(shared, head)? {
+        lock(&shared.witnessed).note(author);
         // the sync machine finds the new head at its next look, and announces it
         shared.pending.notify_one();
     }
@@ -444,4 +459,22 @@ pub(super) fn restored(shared: &Shared, by: &str) {
              Start it again: it continues with what the others have, and with what it has itself"
         ),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_forks_without_end_makes_others_write_eight_times() {
+        let (forking, other) = (IncarnationId::new([1; 16]), IncarnationId::new([2; 16]));
+        let mut witnessed = Witnessed::default();
+        let mut made = 0;
+        while witnessed.may(forking) && made < 100 {
+            witnessed.note(forking);
+            made += 1;
+        }
+        assert_eq!(made, 8);
+        assert!(witnessed.may(other), "others are not to blame");
+    }
 }

@@ -3,6 +3,7 @@
 use super::inbox::Input;
 use super::links::Links;
 use super::members::Members;
+use super::names::Witnessed;
 use super::pins::PinFile;
 use super::places::OneEach;
 use super::rests::RestFile;
@@ -68,7 +69,7 @@ pub(super) struct Shared {
     /// Shared with the filesystem.
     pub(super) publishing: Publishing,
     /// Commits made for each author whose chain was found to fork, since this process started.
-    pub(super) witnessed: Mutex<BTreeMap<IncarnationId, u32>>,
+    pub(super) witnessed: Mutex<Witnessed>,
     /// Peers that are being asked for the proof that this node has written more than it knows.
     pub(super) asked_for_proof: Arc<OneEach<NodeId>>,
     /// How often each peer may have this disk checked.
