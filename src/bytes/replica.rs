@@ -405,11 +405,23 @@ impl Replica {
     }
 
     /// Removes those of some expired contents from this disk that `in_use` does not name, that have no name again,
-    /// and whose replacement is held durably by some node. Answers how many there were, and their bytes. Blocks.
-    pub fn reap(&self, expired: &[Expired], in_use: &BTreeSet<InfoHash>) -> (usize, u64) {
+    /// and whose replacement is held durably by this node or one of `others`, the present incarnations of the other nodes.
+    /// Answers how many there were, and their bytes. Blocks.
+    pub fn reap(
+        &self,
+        expired: &[Expired],
+        in_use: &BTreeSet<InfoHash>,
+        others: &BTreeSet<IncarnationId>,
+    ) -> (usize, u64) {
         // held until the bytes are gone: see `keep`
         let mut retention = lock(&self.retention);
-        let doomed = self.doomed(&retention, expired, in_use);
+        let is_needed = |content: &InfoHash| {
+            in_use.contains(content)
+                || !retention.contains(content)
+                || self.known(content).is_some()
+                || self.is_last_resort(retention.successor(content), others)
+        };
+        let doomed = self.doomed(expired, is_needed);
         let held: Vec<InfoHash> = doomed
             .iter()
             .filter(|content| self.store.length(content).is_some())
@@ -427,23 +439,14 @@ impl Replica {
     }
 
     /// Those of some expired contents that can go now.
-    fn doomed(
-        &self,
-        retention: &Retention,
-        expired: &[Expired],
-        in_use: &BTreeSet<InfoHash>,
-    ) -> Vec<InfoHash> {
+    fn doomed(&self, expired: &[Expired], is_needed: impl Fn(&InfoHash) -> bool) -> Vec<InfoHash> {
         let mut short = self.room.short(&self.store);
         let mut doomed = Vec::new();
         for (content, is_early) in expired {
             if *is_early && short == 0 {
                 break;
             }
-            let is_needed = in_use.contains(content)
-                || !retention.contains(content)
-                || self.known(content).is_some()
-                || self.is_last_resort(retention, content);
-            if !is_needed {
+            if !is_needed(content) {
                 short = short.saturating_sub(self.store.length(content).unwrap_or(0));
                 doomed.push(*content);
             }
@@ -451,10 +454,18 @@ impl Replica {
         doomed
     }
 
-    /// What has replaced it is durable nowhere yet.
-    fn is_last_resort(&self, retention: &Retention, info_hash: &InfoHash) -> bool {
-        let successor = retention.successor(info_hash);
-        successor.is_some_and(|content| self.holders(&content).is_empty())
+    /// What has replaced it is durable nowhere yet: what a disk held as a former incarnation, it may have lost.
+    fn is_last_resort(
+        &self,
+        successor: Option<InfoHash>,
+        others: &BTreeSet<IncarnationId>,
+    ) -> bool {
+        let is_held = |successor: &InfoHash| {
+            let holders = self.holders(successor);
+            let mut holders = holders.iter();
+            holders.any(|holder| *holder == self.own || others.contains(holder))
+        };
+        successor.is_some_and(|successor| !is_held(&successor))
     }
 
     /// A file with these bytes is about to get its name: the reaper leaves them alone from here on. `false` if it

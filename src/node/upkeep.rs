@@ -181,11 +181,12 @@ fn reap(shared: &Shared) {
         tracing::warn!("{error}");
     }
     let expired = shared.replica.expired(unix_time(), shared.settings().keep);
+    let others = lock(&shared.members).incarnations();
     let (mut gone, mut freed) = (0, 0);
     for some in expired.chunks(REAP_GROUP) {
         let _still = lock(&shared.names_moving);
         let in_use = shared.filesystem.contents_in_use();
-        let (contents, bytes) = shared.replica.reap(some, &in_use);
+        let (contents, bytes) = shared.replica.reap(some, &in_use, &others);
         gone += contents;
         freed += bytes;
     }

@@ -23,7 +23,7 @@ use delugefs_metadata_repo::{Repository, RepositoryError, ViewDiff};
 use delugefs_torrent::store::ContentStore;
 use ed25519_dalek::SigningKey;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -174,15 +174,15 @@ impl Parts {
         !fresh.is_empty()
     }
 
-    /// Lets go of what has expired; how many contents.
-    pub(crate) fn reap(&self) -> usize {
+    /// Lets go of what has expired, as one who knows the present incarnations of the others; how many contents.
+    pub(crate) fn reap(&self, others: &BTreeSet<IncarnationId>) -> usize {
         let keep = self.settings().keep;
         let expired = self.replica.expired(self.source.seconds(), keep);
         if expired.is_empty() {
             return 0;
         }
         let in_use = self.filesystem.contents_in_use();
-        self.replica.reap(&expired, &in_use).0
+        self.replica.reap(&expired, &in_use, others).0
     }
 
     pub(crate) fn is_complete(&self, content: &delugefs_core::ids::InfoHash) -> bool {

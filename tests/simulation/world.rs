@@ -413,7 +413,9 @@ impl World {
 
     /// Lets go of what has expired on a node; how many contents.
     fn reap(&mut self, number: usize) -> usize {
-        let reaped = self.nodes[number].parts().reap();
+        let others = self.nodes.iter().filter(|other| other.number != number);
+        let others = others.map(Node::incarnation).collect();
+        let reaped = self.nodes[number].parts().reap(&others);
         self.counts.reaped += reaped as u64;
         reaped
     }

@@ -21,9 +21,11 @@ fn seal(root: &Path, replica: &Replica, bytes: &[u8]) -> InfoHash {
     replica.store.seal(&staged).unwrap().info_hash()
 }
 
-fn reap(replica: &Replica, in_use: &[InfoHash]) -> usize {
+fn reap(replica: &Replica, in_use: &[InfoHash], others: &[IncarnationId]) -> usize {
     let expired = replica.expired(1000, Duration::ZERO);
-    replica.reap(&expired, &in_use.iter().copied().collect()).0
+    let in_use = in_use.iter().copied().collect();
+    let others = others.iter().copied().collect();
+    replica.reap(&expired, &in_use, &others).0
 }
 
 #[test]
@@ -34,7 +36,7 @@ fn what_was_replaced_goes_only_when_the_new_bytes_are_durable_somewhere() {
     let new = InfoHash::new([7; 20]);
     let died = lock(&replica.retention).died(old, 100, Some(new));
     died.unwrap();
-    assert_eq!(reap(&replica, &[]), 0, "nobody holds the new bytes");
+    assert_eq!(reap(&replica, &[], &[]), 0, "nobody holds the new bytes");
     let there = tempfile::tempdir().unwrap();
     let key = SigningKey::from_bytes(&[2; 32]);
     let other = key.incarnation();
@@ -43,8 +45,9 @@ fn what_was_replaced_goes_only_when_the_new_bytes_are_durable_somewhere() {
     holdings.push(records).unwrap();
     let told = holdings.answer(other, &Wanted::default()).unwrap();
     replica.take_holdings(other, &told).2.unwrap();
-    assert_eq!(reap(&replica, &[old]), 0, "a handle is open");
-    assert_eq!(reap(&replica, &[]), 1);
+    assert_eq!(reap(&replica, &[], &[]), 0, "as a former incarnation");
+    assert_eq!(reap(&replica, &[old], &[other]), 0, "a handle is open");
+    assert_eq!(reap(&replica, &[], &[other]), 1);
     assert_eq!(replica.store.state(&old), State::Absent);
 }
 
@@ -57,7 +60,8 @@ fn bytes_that_get_a_name_again_are_left_alone() {
     died.unwrap();
     let expired = replica.expired(1000, Duration::ZERO);
     assert!(replica.keep(&content));
-    assert_eq!(replica.reap(&expired, &BTreeSet::new()), (0, 0));
+    let none = (BTreeSet::new(), BTreeSet::new());
+    assert_eq!(replica.reap(&expired, &none.0, &none.1), (0, 0));
     assert!(!replica.keep(&InfoHash::new([9; 20])), "not there");
 }
 
