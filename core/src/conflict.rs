@@ -36,10 +36,24 @@ pub fn numbered_conflict_name(name: &Name, written: &Written, nth: u32) -> Name 
 
 /// Whether a name looks like one of a conflict copy.
 pub fn is_conflict_name(name: &Name) -> bool {
+    last_mark(name.as_bytes()).is_some()
+}
+
+/// The name that a conflict copy has lost, if its own shows it: a long one was cut.
+pub fn lost_name(name: &Name) -> Option<Name> {
     let bytes = name.as_bytes();
+    let (stem, rest) = bytes.split_at(last_mark(bytes)?);
+    let end = rest.iter().rposition(|byte| *byte == b')')?;
+    Name::parse(&[stem, &rest[end + 1..]].concat()).ok()
+}
+
+/// Where the last mark of a conflict copy begins.
+fn last_mark(bytes: &[u8]) -> Option<usize> {
     let starts = bytes.windows(MARK.len()).enumerate();
     let mut starts = starts.filter(|(_, window)| *window == MARK.as_bytes());
-    starts.any(|(at, _)| is_date(&bytes[at + MARK.len()..]))
+    starts
+        .rfind(|(at, _)| is_date(&bytes[at + MARK.len()..]))
+        .map(|(at, _)| at)
 }
 
 fn is_date(bytes: &[u8]) -> bool {

@@ -9,7 +9,8 @@
 //!
 //! 1. `settle`: each entry by itself, field by field;
 //! 2. `structure`: a removed directory that something lives in lives again; moves that made a cycle are undone;
-//! 3. `names`: two entries of one name: directories are united, equal files become one, else one is renamed.
+//! 3. `names`: two entries of one name: directories are united, equal files become one, else one is renamed. Before that, a copy
+//!    that was given a name of its own goes if it turns out to equal what took the name.
 //!
 //! The result is a tree if the base and both sides are: each entry's parent is a living directory, the root is
 //! above all, and names are unique in their directory.
@@ -64,6 +65,6 @@ pub fn merge<T: Tree>(base: &T, left: &Changes, right: &Changes) -> Result<Chang
     let copies = settle::add_copies(&mut tree, losers)?;
     structure::revive(&mut tree)?;
     structure::untangle(&mut tree)?;
-    names::tell_apart(&mut tree, copies)?;
+    names::tell_apart(&mut tree, copies, [left, right])?;
     Ok(tree.into_changes())
 }

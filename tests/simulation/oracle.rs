@@ -262,6 +262,13 @@ impl Versions {
         }
     }
 
+    /// These bytes are whole on no disk any more.
+    pub(crate) fn lost(&mut self, bytes: &[u8]) {
+        if let Some(version) = self.all.get_mut(bytes) {
+            version.is_lost |= version.is_alive;
+        }
+    }
+
     /// What only this node had, and was not asked to make durable, may be gone.
     pub(crate) fn power_lost(&mut self, node: usize) {
         let bit = 1 << node;

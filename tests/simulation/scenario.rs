@@ -508,6 +508,7 @@ impl World {
             };
             if !self.nodes.iter().any(is_whole) {
                 self.lost.insert(content);
+                self.versions.lost(bytes.as_deref().unwrap_or_default());
             }
         }
     }

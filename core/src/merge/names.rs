@@ -1,9 +1,10 @@
 //! Step 3: no two entries of one name in a directory.
 
 use super::Tree;
-use super::overlay::{Overlay, Slot};
+use super::overlay::{Overlay, Slot, Touched};
 use super::settle::{Copies, is_same_content};
-use crate::conflict::numbered_conflict_name;
+use crate::change::Changes;
+use crate::conflict::{lost_name, numbered_conflict_name};
 use crate::entry::{Kind, Placed, Written};
 use crate::ids::EntryId;
 use crate::name::Name;
@@ -15,7 +16,12 @@ use std::collections::BTreeSet;
 ///
 /// Ends: each round removes an entry or gives it a name that is free, and only what is inside a removed
 /// directory comes to a new place.
-pub(super) fn tell_apart<T: Tree>(tree: &mut Overlay<T>, copies: Copies) -> Result<(), T::Error> {
+pub(super) fn tell_apart<T: Tree>(
+    tree: &mut Overlay<T>,
+    copies: Copies,
+    sides: [&Changes; 2],
+) -> Result<(), T::Error> {
+    drop_copies(tree, sides)?;
     let places = tree.living().filter_map(|(_, t)| t.after.as_ref());
     let mut names = Names {
         waiting: places.map(Slot::of).collect(),
@@ -29,6 +35,42 @@ pub(super) fn tell_apart<T: Tree>(tree: &mut Overlay<T>, copies: Copies) -> Resu
         }
     }
     Ok(())
+}
+
+/// Where more than two merge, a version may have lost its name to one that turns out, with the next of them, to have the
+/// same bytes: a conflict copy that no side has beside its equal goes.
+fn drop_copies<T: Tree>(tree: &mut Overlay<T>, sides: [&Changes; 2]) -> Result<(), T::Error> {
+    let lost = |(id, touched): (EntryId, &Touched)| {
+        let copy = touched.after.as_ref()?;
+        let (parent, name) = (copy.parent, lost_name(&copy.name)?);
+        Some((id, Slot { parent, name }))
+    };
+    let copies: Vec<_> = tree.living().filter_map(lost).collect();
+    for (copy, slot) in copies {
+        for other in tree.occupants(&slot)? {
+            let are_equal = |one: Option<&Placed>, other: Option<&Placed>| {
+                let kinds = one.zip(other);
+                kinds.is_some_and(|(one, other)| is_same_file(&one.entry.kind, &other.entry.kind))
+            };
+            let was_there = |side: &Changes| {
+                let state = |id| match side.get(id) {
+                    Some(change) => change.after.as_ref(),
+                    None => tree.before(id),
+                };
+                are_equal(state(copy), state(other))
+            };
+            if are_equal(tree.after(copy), tree.after(other)) && !sides.into_iter().any(was_there) {
+                tree.set(copy, None)?;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Equal bytes of files.
+fn is_same_file(one: &Kind, other: &Kind) -> bool {
+    matches!((one, other), (Kind::File(one), Kind::File(other)) if one.content == other.content)
 }
 
 struct Names<'o, 't, T: Tree> {

@@ -88,6 +88,37 @@ fn as_many_edits_the_later_wins_and_takes_its_time_along() {
     assert_eq!(modified, Timestamp::from_seconds(20));
 }
 
+/// Of three that merge, two differ as long as the third is not there: whichever of them loses the name for that time.
+#[test]
+fn what_becomes_equal_with_the_third_is_no_conflict() {
+    let base = start();
+    for (early, late) in [(10, 20), (20, 10)] {
+        let old = base.of("b", late).file(5, "t", "old t");
+        let other = base.of("a", early).file(6, "t", "new t");
+        let both = merged(&base, &old, &other);
+        let copies = both.shown().len() - base.shown().len();
+        assert_eq!(copies, 2, "{:?}", both.shown());
+        let new = old.of("c", 30).write("t", "new t");
+        let result = merged(&old, &both, &new).shown();
+        assert_eq!(result.len(), base.shown().len() + 1, "{result:?}");
+        assert!(
+            result
+                .iter()
+                .any(|line| line.starts_with("t ") && line.ends_with("new t"))
+        );
+    }
+}
+
+/// Who has a copy beside its equal on purpose keeps both.
+#[test]
+fn a_copy_that_one_side_has_beside_its_equal_stays() {
+    let base = start();
+    let name = "g (conflict 2026-01-02 03-04-05 a).txt";
+    let left = base.of("l", 10).file(5, name, "old g");
+    let right = base.of("r", 20).write("d/f", "new");
+    assert_eq!(merged(&base, &left, &right).at(name).entry.id, id(5));
+}
+
 #[test]
 fn the_same_bytes_are_no_conflict() {
     let base = start();
