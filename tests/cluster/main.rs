@@ -10,6 +10,7 @@ mod crowd;
 mod discovery;
 mod doubles;
 mod endings;
+mod halves;
 mod hostile;
 mod lan;
 mod large;

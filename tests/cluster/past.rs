@@ -5,19 +5,19 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// Nodes retire within half a minute, and what they have left is found a while later.
-const LATER: Duration = Duration::from_secs(180);
+pub const LATER: Duration = Duration::from_secs(180);
 
 /// More commits than a cut has to free.
-const COMMITS: usize = 90;
+pub const COMMITS: usize = 90;
 
 fn repository(lab: &Lab, disk: &str) -> std::path::PathBuf {
     lab.folder(disk).join("metadata.git")
 }
 
-fn has_cut(lab: &Lab, disk: &str) -> bool {
+pub fn has_cut(lab: &Lab, disk: &str) -> bool {
     repository(lab, disk).join("shallow").exists()
 }
 
@@ -30,13 +30,13 @@ fn has_commit(lab: &Lab, disk: &str, commit: &str) -> bool {
     git.unwrap().status.success()
 }
 
-fn write(node: &Node, name: &str, text: &str) {
+pub fn write(node: &Node, name: &str, text: &str) {
     let before = node.head();
     fs::write(node.path(name), text).unwrap();
     eventually(SOON, "it is committed", || node.head() != before);
 }
 
-fn shows(node: &Node, name: &str, text: &str) -> bool {
+pub fn shows(node: &Node, name: &str, text: &str) -> bool {
     fs::read_to_string(node.path(name)).is_ok_and(|found| found == text)
 }
 

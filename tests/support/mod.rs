@@ -99,10 +99,12 @@ impl Lab {
     fn build(&self) {
         let switch = self.switch();
         ip(&format!("netns add {switch}"));
-        ip(&format!(
-            "-n {switch} link add br0 type bridge mcast_snooping 0"
-        ));
-        ip(&format!("-n {switch} link set br0 up"));
+        for bridge in ["br0", "br1"] {
+            ip(&format!(
+                "-n {switch} link add {bridge} type bridge mcast_snooping 0"
+            ));
+            ip(&format!("-n {switch} link set {bridge} up"));
+        }
         for host in 1..=self.hosts {
             let namespace = self.namespace(host);
             ip(&format!("netns add {namespace}"));
@@ -127,6 +129,15 @@ impl Lab {
     /// Plugs it in again.
     pub fn heal(&self, host: u32) {
         ip(&format!("-n {} link set p{host} up", self.switch()));
+    }
+
+    /// While so, a host reaches only hosts that are set aside, too, and they nobody else.
+    pub fn set_aside(&self, host: u32, aside: bool) {
+        let bridge = if aside { "br1" } else { "br0" };
+        ip(&format!(
+            "-n {} link set p{host} master {bridge}",
+            self.switch()
+        ));
     }
 
     /// While so, a host reaches only hosts that are not isolated: no longer does everyone see everyone.
