@@ -3,6 +3,7 @@
 use super::inode::{Node, Place};
 use super::namespace::parse;
 use super::pending::content;
+use super::staging::Staged;
 use super::state::{Plan, State, Target};
 use super::{Caller, Filesystem, FsError, Inode, NewNode, RenameMode, Stat};
 use delugefs_core::entry::{Attributes, Content, Entry, File, Kind, Written};
@@ -152,7 +153,7 @@ impl Filesystem {
         let to = (to.0, parse(to.1)?);
         loop {
             let mut state = self.lock();
-            let Some(successor) = state.unsynced_successor(&from, &to)? else {
+            let Some(successor) = state.unsynced_successor(&from, &to, mode)? else {
                 return state.rename(&from, to, mode);
             };
             drop(state);
@@ -289,16 +290,31 @@ impl State {
     }
 
     /// A file that a power cut may take, if it is to take the place of bytes that it does not take. A staging file may be
-    /// lost where it covers committed bytes: then the start shows those.
-    fn unsynced_successor(&mut self, from: &Place, to: &Place) -> Result<Option<Inode>, FsError> {
-        let new = self.names.child(from.0, &from.1)?;
+    /// lost where it covers committed bytes: then the start shows those, unless it has moved on.
+    fn unsynced_successor(
+        &mut self,
+        from: &Place,
+        to: &Place,
+        mode: RenameMode,
+    ) -> Result<Option<Inode>, FsError> {
+        let Some(new) = self.names.child(from.0, &from.1)? else {
+            return Ok(None);
+        };
         let old = self.names.child(to.0, &to.1)?;
-        let (Some(new), Some(old)) = (new, old) else {
+        let exchanged = old.filter(|_| mode == RenameMode::Exchange);
+        for moving in [Some(new), exchanged].into_iter().flatten() {
+            if self.names.node(moving)?.staged().is_some_and(is_cover) {
+                return Ok(Some(moving));
+            }
+        }
+        let Some(old) = old else {
             return Ok(None);
         };
         let (node, old) = (self.names.node(new)?, self.names.node(old)?);
         let is_synced = old.staged().is_some_and(|staged| staged.synced);
-        let is_precious = is_synced || old.content().is_some_and(|content| content.length() > 0);
+        let is_precious = is_synced
+            || old.staged().is_some_and(is_cover)
+            || old.content().is_some_and(|content| content.length() > 0);
         let is_at_risk = match (node.staged(), content(&node.entry)) {
             (Some(staged), _) => is_synced && !staged.synced,
             (None, Some(content)) => is_precious && !self.ports.contents.is_durable(&content),
@@ -378,4 +394,9 @@ impl State {
         let names: Vec<String> = path.iter().map(Name::to_string).collect();
         format!("/{}", names.join("/"))
     }
+}
+
+/// A power cut may take it, and then what it has replaced is shown again.
+fn is_cover(staged: &Staged) -> bool {
+    !staged.synced && !staged.replaces.is_empty()
 }

@@ -262,6 +262,11 @@ impl Versions {
         }
     }
 
+    /// Someone who had them has overwritten or removed them, and nobody else is known to need them.
+    pub(crate) fn is_over(&self, bytes: &[u8]) -> bool {
+        self.all.get(bytes).is_some_and(|version| !version.is_alive)
+    }
+
     /// These bytes are whole on no disk any more.
     pub(crate) fn lost(&mut self, bytes: &[u8]) {
         if let Some(version) = self.all.get_mut(bytes) {

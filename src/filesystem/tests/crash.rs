@@ -384,3 +384,32 @@ fn a_content_with_something_older_behind_it_is_durable_before_it_has_its_name() 
         .unwrap();
     assert!(node.is_durable("overwritten"), "hashed, then renamed");
 }
+
+/// Found by the simulation: once it has moved on, what it had replaced is not shown again.
+#[test]
+fn what_has_replaced_something_is_durable_before_it_moves_on() {
+    let mut node = Node::new();
+    node.mkdir("d");
+    for (name, to, mode) in [
+        ("a", "moved", RenameMode::Replace),
+        ("b", "d", RenameMode::Exchange),
+    ] {
+        node.write(name, &[1; 6000]);
+        node.seal_all();
+        node.commit();
+        node.write("new", &[2; 6000]);
+        node.rename("new", name, RenameMode::Replace).unwrap();
+        node.rename(name, to, mode).unwrap();
+        node.seal_all();
+        assert!(node.is_durable(to));
+    }
+    node.write("c", &[1; 6000]);
+    node.seal_all();
+    node.commit();
+    node.write("hashed", &[3; 6000]);
+    node.seal_all();
+    node.write("new", &[2; 6000]);
+    node.rename("new", "c", RenameMode::Replace).unwrap();
+    node.rename("hashed", "c", RenameMode::Replace).unwrap();
+    assert!(node.is_durable("c"));
+}
