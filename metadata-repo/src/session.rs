@@ -1,7 +1,7 @@
 //! Reading decoded objects, and gathering new ones until they are written together.
 //!
 //! Invariant: an id that leaves a session (in a reference, or to a caller) names objects that are on disk:
-//! [`Session::flush`] comes first.
+//! what [`Session::take_batch`] gives is written first.
 
 use crate::cache::Cache;
 use crate::codec::{self, Decoded};

@@ -1,6 +1,6 @@
 //! Copies of contents: the real plan and the real stores; only the swarm between them is a single step.
 
-use crate::node::node_id;
+use crate::node::{Node, node_id};
 use crate::world::World;
 use delugefs_core::entry::ContentRef;
 use delugefs_core::ids::{InfoHash, NodeId};
@@ -14,6 +14,27 @@ const AWAY: Duration = Duration::from_secs(3600);
 const ROOM: u64 = 1 << 40;
 
 impl World {
+    /// Each content of the view is on as many disks as it should be, if it was not lost with one.
+    pub(crate) fn check_copies(&self) {
+        let parts = self.nodes[0].parts();
+        let copies = parts.settings().copies as usize;
+        for content in parts.replica.contents() {
+            let is_there = |node: &&Node| node.parts().is_complete(&content.info_hash);
+            let count = self.nodes.iter().filter(is_there).count();
+            // who had it has overwritten it and waited for `keep`; elsewhere it had become a conflict copy meanwhile
+            let is_over = || {
+                let bytes = self.archive.get(&content.info_hash);
+                bytes.is_some_and(|bytes| self.versions.is_over(&bytes))
+            };
+            let is_lost = count == 0 && (self.lost.contains(&content.info_hash) || is_over());
+            assert!(
+                is_lost || count >= copies.min(self.nodes.len()),
+                "{} is on {count} disks",
+                content.info_hash
+            );
+        }
+    }
+
     /// Fetches what the plan says this node should hold.
     pub(crate) fn copy_contents(&mut self, number: usize) {
         if self.is_full(number) {

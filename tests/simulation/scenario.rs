@@ -178,30 +178,8 @@ impl Run {
                 "changes to different things are in conflict: {path}"
             );
         }
-        self.hold();
+        world.check_copies();
         first.head.expect("a head")
-    }
-
-    /// Each content of the view is on as many disks as it should be, if it was not lost with one.
-    fn hold(&mut self) {
-        let world = &self.world;
-        let parts = world.nodes[0].parts();
-        let copies = parts.settings().copies as usize;
-        for content in parts.replica.contents() {
-            let is_there = |node: &&Node| node.parts().is_complete(&content.info_hash);
-            let count = world.nodes.iter().filter(is_there).count();
-            // who had it has overwritten it and waited for `keep`; elsewhere it had become a conflict copy meanwhile
-            let is_over = || {
-                let bytes = world.archive.get(&content.info_hash);
-                bytes.is_some_and(|bytes| world.versions.is_over(&bytes))
-            };
-            let is_lost = count == 0 && (world.lost.contains(&content.info_hash) || is_over());
-            assert!(
-                is_lost || count >= copies.min(world.nodes.len()),
-                "{} is on {count} disks",
-                content.info_hash
-            );
-        }
     }
 
     fn report(mut self, head: CommitId) -> Report {

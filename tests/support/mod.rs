@@ -581,26 +581,3 @@ impl Drop for Node {
         }
     }
 }
-
-/// SHA-256 of a file, in hex.
-pub fn sha256(path: &Path) -> String {
-    use sha2::Digest;
-    let mut hash = sha2::Sha256::new();
-    std::io::copy(&mut File::open(path).unwrap(), &mut HashWriter(&mut hash)).unwrap();
-    hash.finalize()
-        .iter()
-        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
-}
-
-struct HashWriter<'a>(&'a mut sha2::Sha256);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        sha2::Digest::update(self.0, bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
