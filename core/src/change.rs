@@ -52,6 +52,11 @@ impl Changes {
         self.0.get(&id)
     }
 
+    /// An entry in the tree that results, where the changed tree has it so.
+    pub fn after<'c>(&'c self, id: EntryId, before: Option<&'c Placed>) -> Option<&'c Placed> {
+        self.get(id).map_or(before, |change| change.after.as_ref())
+    }
+
     /// All, in id order.
     pub fn iter(&self) -> impl Iterator<Item = (EntryId, &Change)> {
         self.0.iter().map(|(id, change)| (*id, change))

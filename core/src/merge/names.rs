@@ -47,30 +47,38 @@ fn drop_copies<T: Tree>(tree: &mut Overlay<T>, sides: [&Changes; 2]) -> Result<(
     };
     let copies: Vec<_> = tree.living().filter_map(lost).collect();
     for (copy, slot) in copies {
-        for other in tree.occupants(&slot)? {
-            let are_equal = |one: Option<&Placed>, other: Option<&Placed>| {
-                let kinds = one.zip(other);
-                kinds.is_some_and(|(one, other)| is_same_file(&one.entry.kind, &other.entry.kind))
-            };
-            let was_there = |side: &Changes| {
-                let state = |id| match side.get(id) {
-                    Some(change) => change.after.as_ref(),
-                    None => tree.before(id),
-                };
-                are_equal(state(copy), state(other))
-            };
-            if are_equal(tree.after(copy), tree.after(other)) && !sides.into_iter().any(was_there) {
-                tree.set(copy, None)?;
-                break;
-            }
+        let others = tree.occupants(&slot)?;
+        if others
+            .iter()
+            .any(|other| become_equal(tree, sides, copy, *other))
+        {
+            tree.set(copy, None)?;
         }
     }
     Ok(())
 }
 
-/// Equal bytes of files.
-fn is_same_file(one: &Kind, other: &Kind) -> bool {
-    matches!((one, other), (Kind::File(one), Kind::File(other)) if one.content == other.content)
+/// Two files have equal bytes in the result, and on neither side.
+fn become_equal<T: Tree>(
+    tree: &Overlay<T>,
+    sides: [&Changes; 2],
+    one: EntryId,
+    other: EntryId,
+) -> bool {
+    let are_equal_on = |side: &&Changes| {
+        let state = |id| side.after(id, tree.before(id));
+        is_same_file(state(one), state(other))
+    };
+    is_same_file(tree.after(one), tree.after(other)) && !sides.iter().any(are_equal_on)
+}
+
+/// Files with equal bytes.
+fn is_same_file(one: Option<&Placed>, other: Option<&Placed>) -> bool {
+    let kinds = one.zip(other);
+    kinds.is_some_and(|(one, other)| {
+        let kinds = (&one.entry.kind, &other.entry.kind);
+        matches!(kinds, (Kind::File(one), Kind::File(other)) if one.content == other.content)
+    })
 }
 
 struct Names<'o, 't, T: Tree> {

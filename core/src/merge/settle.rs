@@ -31,10 +31,7 @@ pub(super) fn settle<T: Tree>(
     let ids: BTreeSet<EntryId> = left.iter().chain(right.iter()).map(|(id, _)| id).collect();
     for id in ids {
         let before = before(tree.base(), id, left.get(id), right.get(id))?;
-        let side = |changes: &Changes| match changes.get(id) {
-            Some(change) => change.after.clone(),
-            None => before.clone(),
-        };
+        let side = |changes: &Changes| changes.after(id, before.as_ref()).cloned();
         let sides = [side(left), side(right)].map(|after| {
             let after = identified(id, after);
             keep_root(id, before.as_ref(), after)
