@@ -7,11 +7,11 @@ mod plan;
 mod writers;
 
 use crate::support::random::{asked_seed, seed};
-use crate::support::{Lab, Node, eventually, has};
+use crate::support::{Lab, Node, eventually, has, signal};
 use ledger::{Findings, Ledger};
 use observer::{Tree, tree};
 use plan::{Draw, Fault, clocks, faults};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -75,11 +75,6 @@ impl<'a> Chaos<'a> {
         }
     }
 
-    fn signal(&self, nth: usize, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.nodes[nth].pid()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
-    }
-
     fn strike(&mut self, fault: Fault) {
         let host = |nth| nth as u32 + 1;
         match fault {
@@ -88,9 +83,9 @@ impl<'a> Chaos<'a> {
             Fault::Isolate(nth) => self.lab.isolate(host(nth), true),
             Fault::Join(nth) => self.lab.isolate(host(nth), false),
             Fault::Freeze(nth, length) => {
-                self.signal(nth, Signal::STOP);
+                signal(self.nodes[nth].pid(), Signal::STOP);
                 std::thread::sleep(length);
-                self.signal(nth, Signal::CONT);
+                signal(self.nodes[nth].pid(), Signal::CONT);
             }
             Fault::Kill(nth, length) => self.kill(nth, length),
         }

@@ -1,6 +1,6 @@
 //! A node of the volume that lies, inside the encrypted link: the others believe nothing wrong and go on.
 
-use crate::support::{Lab, Node, can_run, eventually, noise};
+use crate::support::{Lab, Node, can_run, eventually, noise, signal};
 use bytes::{BufMut, BytesMut};
 use delugefs::link::message::{Hello, PROTOCOL, PeerAddresses};
 use delugefs::link::{
@@ -11,7 +11,7 @@ use delugefs_core::holdings::{
 };
 use delugefs_core::ids::{CommitId, IncarnationId, InfoHash, NodeId, PublicKey, VolumeId};
 use ed25519_dalek::{Signer as _, SigningKey};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -369,11 +369,6 @@ fn start(
     (thread, told.recv().unwrap())
 }
 
-fn send(node: &Node, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(node.pid()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
-
 /// Kilobytes of memory that a process has.
 fn memory(node: &Node) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
@@ -437,11 +432,11 @@ fn a_node_that_lies_is_not_believed_and_disturbs_nobody() {
         second.whereabouts("film").to_string().contains("liar")
     });
     // the liar alone answers, until it has lied
-    send(&first, Signal::STOP);
+    signal(first.pid(), Signal::STOP);
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| fs::read(second.path("film")));
         eventually(SOON, "wrong pieces are sent", || count(&liar.pieces) > 0);
-        send(&first, Signal::CONT);
+        signal(first.pid(), Signal::CONT);
         assert!(reading.join().unwrap().unwrap() == film);
     });
     let mut number = 0;

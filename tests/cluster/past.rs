@@ -36,7 +36,7 @@ pub fn write(node: &Node, name: &str, text: &str) {
     eventually(SOON, "it is committed", || node.head() != before);
 }
 
-pub fn shows(node: &Node, name: &str, text: &str) -> bool {
+fn shows(node: &Node, name: &str, text: &str) -> bool {
     fs::read_to_string(node.path(name)).is_ok_and(|found| found == text)
 }
 

@@ -1,8 +1,8 @@
 //! Reading what is elsewhere: far ends first, waits that block only themselves, waits that end.
 
-use crate::support::{Lab, Node, can_run, eventually, interruptible, noise, sha256};
+use crate::support::{Lab, Node, can_run, eventually, interruptible, noise, sha256, signal};
 use rustix::fs::{Advice, AtFlags, CWD, StatxFlags, fadvise, statx};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Stdio};
@@ -32,11 +32,6 @@ fn appears(node: &Node, name: &str, length: usize) {
         let metadata = node.path(name).metadata();
         metadata.is_ok_and(|metadata| metadata.len() == length as u64)
     });
-}
-
-fn send(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
 }
 
 /// `cat` of the numbered files that the first disk has.
@@ -127,7 +122,7 @@ fn waiting_reads_block_only_themselves() {
     eventually(SOON, "all is sealed", || {
         second.status()["contents"]["unsealed"] == 0
     });
-    send(first.pid(), Signal::STOP);
+    signal(first.pid(), Signal::STOP);
     Slowest::measure(&second);
     let without = Slowest::measure(&second);
 
@@ -149,8 +144,8 @@ fn waiting_reads_block_only_themselves() {
 
     let start = Instant::now();
     for (number, child) in waiting.iter().enumerate() {
-        let signal = [Signal::INT, Signal::KILL][number % 2];
-        send(child.id(), signal);
+        let sent = [Signal::INT, Signal::KILL][number % 2];
+        signal(child.id(), sent);
     }
     let ended = waiting
         .into_iter()
@@ -160,7 +155,7 @@ fn waiting_reads_block_only_themselves() {
 
     let waiting = readers(&second);
     std::thread::sleep(Duration::from_millis(300));
-    send(first.pid(), Signal::CONT);
+    signal(first.pid(), Signal::CONT);
     let whole = waiting
         .into_iter()
         .all(|mut child| child.wait().unwrap().success());
@@ -247,7 +242,7 @@ fn a_holder_that_freezes_halfway_is_waited_for_once() {
         (right.map_err(|error| error.raw_os_error()), start.elapsed())
     };
     assert_eq!(read(1000).0, Ok(true));
-    send(first.pid(), Signal::STOP);
+    signal(first.pid(), Signal::STOP);
     let failed = Err(Some(rustix::io::Errno::IO.raw_os_error()));
     let at = |nth: usize| SIZE / 2 + nth * (2 << 20);
     let (result, time) = read(at(0));
@@ -273,7 +268,7 @@ fn a_holder_that_freezes_halfway_is_waited_for_once() {
     let told = log.lines().filter(|line| line.contains("cannot read"));
     assert_eq!(told.count(), 1, "{log}");
 
-    send(first.pid(), Signal::CONT);
+    signal(first.pid(), Signal::CONT);
     eventually(SOON, "the holder is back", || read(at(3)).0 == Ok(true));
     lab.limit(1, 1_000_000);
     assert_eq!(sha256(&second.path("film")), sha256(&first.path("film")));

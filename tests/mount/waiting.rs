@@ -1,7 +1,7 @@
 //! Reads of bytes that are elsewhere.
 
 use crate::support::{Lab, PATIENCE, can_mount, place};
-use crate::tools::interruptible;
+use crate::tools::{interruptible, signal};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -49,11 +49,6 @@ fn until_it_waits(child: &Child) {
 fn fs_request(pid: u32) -> bool {
     let wchan = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
     wchan.contains("request_wait_answer") || wchan.contains("folio_wait")
-}
-
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_child(child);
-    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 fn ends_within_a_second(mut child: Child) -> ExitStatus {
@@ -107,7 +102,7 @@ fn ctrl_c_and_kill_end_a_waiting_read() {
     let lab = with_file_elsewhere();
     for sent in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
         let child = reader(interruptible("cat").arg(lab.path("far")));
-        signal(&child, sent);
+        signal(child.id(), sent);
         let status = ends_within_a_second(child);
         assert_eq!(status.signal(), Some(sent.as_raw()));
     }
@@ -126,7 +121,7 @@ fn kill_ends_a_read_that_passes_by_the_page_cache() {
             dd.arg(from)
                 .args(["of=/dev/null", "iflag=direct", "bs=64k"]),
         );
-        signal(&child, sent);
+        signal(child.id(), sent);
         let status = ends_within_a_second(child);
         assert!(!status.success(), "{status:?}");
     }
@@ -161,7 +156,7 @@ except KeyboardInterrupt:
         .read_exact(&mut [0; 6])
         .unwrap();
     until_it_waits(&child);
-    signal(&child, rustix::process::Signal::INT);
+    signal(child.id(), rustix::process::Signal::INT);
     assert_eq!(ends_within_a_second(child).code(), Some(42));
 }
 
@@ -184,7 +179,7 @@ fn fifty_waiting_readers_hold_up_nobody() {
     assert!(took < Duration::from_secs(10), "{took:?}");
     for child in &mut children {
         assert!(child.try_wait().unwrap().is_none(), "it still waits");
-        signal(child, rustix::process::Signal::KILL);
+        signal(child.id(), rustix::process::Signal::KILL);
     }
     for child in children {
         ends_within_a_second(child);
@@ -200,7 +195,7 @@ fn an_open_for_writing_waits_for_the_bytes_and_ends_on_ctrl_c() {
     let append = format!("echo more >> {}", lab.path("far").display());
     let mut bash = interruptible("bash");
     let child = reader(bash.args(["-c", &append]));
-    signal(&child, rustix::process::Signal::INT);
+    signal(child.id(), rustix::process::Signal::INT);
     assert!(!ends_within_a_second(child).success());
     let far = lab.path("far");
     let appending = std::thread::spawn(move || {

@@ -126,10 +126,7 @@ impl World {
     /// Whoever is connected to this node, and has all of a content.
     pub(crate) fn source(&self, number: usize, content: &InfoHash) -> Option<usize> {
         (0..self.nodes.len()).find(|other| {
-            *other != number
-                && self.network.joined(number, *other)
-                && self.nodes[*other].is_running()
-                && self.nodes[*other].parts().is_complete(content)
+            self.reaches(number, *other) && self.nodes[*other].parts().is_complete(content)
         })
     }
 

@@ -114,10 +114,7 @@ impl World {
 
     /// Looks after a node's past.
     pub(crate) fn tend(&mut self, number: usize) {
-        let is_near = |other: &&Node| {
-            let other = other.number;
-            other != number && self.nodes[other].is_running() && self.network.joined(number, other)
-        };
+        let is_near = |other: &&Node| self.reaches(number, other.number);
         let near: Vec<usize> = self
             .nodes
             .iter()

@@ -40,10 +40,7 @@ impl World {
         if !self.is_alive(fetch.by, fetch.life) {
             return;
         }
-        let is_reached = fetch.by != fetch.from
-            && self.network.joined(fetch.by, fetch.from)
-            && self.nodes[fetch.from].is_running();
-        let is_done = is_reached && self.bring(fetch);
+        let is_done = self.reaches(fetch.by, fetch.from) && self.bring(fetch);
         if self.has_crashed(fetch.by) || !self.is_alive(fetch.by, fetch.life) {
             return;
         }
@@ -55,6 +52,11 @@ impl World {
         let Fetch { by, from, .. } = fetch;
         self.log(|| format!("{by} has pulled from {from}: {is_done}"));
         self.after(delay, Next::Pulled(fetch, is_done));
+    }
+
+    /// Another node that runs, and that the network leads to.
+    pub(crate) fn reaches(&self, number: usize, other: usize) -> bool {
+        other != number && self.network.joined(number, other) && self.nodes[other].is_running()
     }
 
     /// Whether a pull from a node that is reached goes well. The puller may come to its end over it.
@@ -103,9 +105,7 @@ impl World {
             return None;
         }
         let other = self.random.below(self.nodes.len());
-        let is_reached = ![fetch.by, fetch.from].contains(&other)
-            && self.network.joined(fetch.by, other)
-            && self.nodes[other].is_running();
+        let is_reached = other != fetch.from && self.reaches(fetch.by, other);
         is_reached.then(|| self.nodes[other].parts().repository.clone())
     }
 

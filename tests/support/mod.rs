@@ -37,18 +37,6 @@ const LAST_LINES: usize = 6;
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
-/// Waits until something is so, at most `limit`; the panic says what did not come true.
-#[track_caller]
-pub fn eventually(limit: Duration, what: &str, mut check: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !check() {
-        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        // often enough, and not so often that asking (a process each time) is all that the machine does
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    start.elapsed()
-}
-
 /// Hosts joined by a bridge, and a folder for disks and mounts.
 pub struct Lab {
     name: String,

@@ -7,6 +7,18 @@ use std::time::{Duration, Instant};
 /// Only a watcher that never comes takes so long.
 const WATCHING_MAX: Duration = Duration::from_secs(60);
 
+/// Waits until something is so, at most `limit`; the panic says what did not come true.
+#[track_caller]
+pub fn eventually(limit: Duration, what: &str, mut check: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !check() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        // often enough, and not so often that asking (a process each time) is all that the machine does
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    start.elapsed()
+}
+
 /// Tests that need root, /dev/fuse and network namespaces: in CI their lack is a failure, elsewhere said loudly.
 pub fn can_run() -> bool {
     let missing = if !rustix::process::geteuid().is_root() {
@@ -120,14 +132,12 @@ pub fn is_over(pid: u32) -> bool {
 /// The process that watches over the mount of another one, once it does.
 #[track_caller]
 pub fn watcher(pid: u32) -> u32 {
-    let until = Instant::now() + WATCHING_MAX;
-    loop {
-        match watcher_of(pid) {
-            Some(watcher) => return watcher,
-            None => assert!(Instant::now() < until, "nobody watches over {pid}"),
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut watcher = None;
+    eventually(WATCHING_MAX, "somebody watches over the mount", || {
+        watcher = watcher_of(pid);
+        watcher.is_some()
+    });
+    watcher.unwrap()
 }
 
 /// The same, if there is one.
