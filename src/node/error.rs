@@ -18,7 +18,7 @@ pub enum NodeError {
     #[error(transparent)]
     Mount(#[from] MountError),
     /// The names on this disk cannot be read.
-    #[error("the names in {path} cannot be used: {source}")]
+    #[error("the names in {path} cannot be used: {source}{}", advice(source))]
     Names {
         /// The repository.
         path: PathBuf,
@@ -78,6 +78,16 @@ pub enum NodeError {
     /// It had to end.
     #[error("{0}")]
     Stopped(String),
+}
+
+/// What to do about names that cannot be used.
+fn advice(source: &RepositoryError) -> &'static str {
+    match source {
+        RepositoryError::Missing(_) => {
+            "; was this disk's folder copied while its node was running? Then copy it again with the node stopped"
+        }
+        _ => "",
+    }
 }
 
 impl NodeError {

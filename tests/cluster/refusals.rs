@@ -1,6 +1,6 @@
 //! What is refused: with a sentence that says what to do, an exit status, and nothing harmed.
 
-use crate::support::{Lab, PROGRAM, can_run, eventually, noise};
+use crate::support::{Lab, PROGRAM, can_run, eventually, must, noise};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -230,18 +230,15 @@ fn a_copied_root_is_a_node_of_its_own_beside_the_original() {
         return;
     }
     let lab = Lab::loopback_only();
-    let original = lab.node(1, "a").create().start();
+    let mut original = lab.node(1, "a").create().start();
     let bytes = noise(1, 300_000);
     fs::write(original.path("file"), &bytes).unwrap();
     eventually(SOON, "it is committed", || original.head() != "null");
+    original.stop();
+    drop(original);
     let copy = lab.folder("a").parent().unwrap().join("copy");
-    // the socket of a running node cannot be copied; all else is
-    let _ = Command::new("cp")
-        .arg("-a")
-        .arg(&original.root)
-        .arg(&copy)
-        .output()
-        .unwrap();
+    must(Command::new("cp").arg("-a").arg(lab.folder("a")).arg(&copy));
+    let original = lab.node(1, "a").start();
     let mut copy = lab.node(1, "copy").start();
     eventually(SOON, "they know each other as two", || {
         original.connected() == 1 && copy.connected() == 1
@@ -265,4 +262,21 @@ fn a_copied_root_is_a_node_of_its_own_beside_the_original() {
     drop(copy);
     let copy = lab.node(1, "copy").start();
     assert_eq!(listen(&two), listen(&copy.status()), "its port is kept");
+}
+
+#[test]
+fn a_copy_that_lacks_names_is_told_what_to_do() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::loopback_only();
+    let mut node = lab.node(1, "a").create().start();
+    fs::write(node.path("file"), "x").unwrap();
+    eventually(SOON, "it is committed", || node.head() != "null");
+    node.stop();
+    let objects = node.root.join("metadata.git/objects");
+    fs::remove_dir_all(&objects).unwrap();
+    fs::create_dir_all(objects.join("pack")).unwrap();
+    let output = run(&lab, &["--id", "lab", "--root", text(&node.root)]);
+    refused(&output, 1, "Then copy it again with the node stopped");
 }

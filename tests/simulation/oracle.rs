@@ -253,12 +253,13 @@ impl Versions {
         }
     }
 
-    /// A node has said so of all that it has; what a power cut has taken before is shown and cannot be read.
-    pub(crate) fn synced_all(&mut self, node: usize) {
+    /// A node has said so of all that it has: what it shows may be elsewhere, or a power cut has taken it before.
+    pub(crate) fn synced_all(&mut self, node: usize, elsewhere: &BTreeSet<Vec<u8>>) {
         let bit = 1 << node;
-        let there = self.all.values_mut().filter(|version| !version.is_lost);
-        for version in there {
-            version.synced |= version.seen & bit;
+        for (bytes, version) in &mut self.all {
+            if !version.is_lost && !elsewhere.contains(bytes) {
+                version.synced |= version.seen & bit;
+            }
         }
     }
 

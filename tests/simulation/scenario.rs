@@ -11,6 +11,7 @@ use crate::users::{Synced, User};
 use crate::world::{Next, World};
 use delugefs::filesystem::{FsError, Source as _};
 use delugefs_core::ids::CommitId;
+use delugefs_core::ids::InfoHash;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -327,12 +328,7 @@ impl World {
             self.log(|| format!("{number} was at {what}"));
             return;
         }
-        for synced in synced {
-            match synced {
-                Synced::File(bytes) => self.versions.synced(number, &bytes),
-                Synced::All => self.versions.synced_all(number),
-            }
-        }
+        self.note_synced(number, &synced);
         self.log(|| format!("{number} {what}: {done:?}"));
         self.counts.acts += 1;
         self.counts.refused += u64::from(done.is_err());
@@ -485,20 +481,44 @@ impl World {
 
     /// Contents that are whole on no disk any more.
     pub(crate) fn note_lost(&mut self) {
-        for content in self.archive.all() {
-            let hex = content.to_string();
-            let bytes = self.archive.get(&content);
-            let is_whole = |node: &Node| {
-                let path = node.root.join("data").join(&hex[..2]).join(&hex);
-                std::fs::read(path)
-                    .ok()
-                    .is_some_and(|found| bytes.as_deref() == Some(&found[..]))
-            };
-            if !self.nodes.iter().any(is_whole) {
-                self.lost.insert(content);
-                self.versions.lost(bytes.as_deref().unwrap_or_default());
+        for content in self.not_whole(|_| true) {
+            let bytes = self.archive.get(&content).unwrap_or_default();
+            self.versions.lost(&bytes);
+            self.lost.insert(content);
+        }
+    }
+
+    /// A node was asked to make this durable. What it shows and has elsewhere is none of its disk's.
+    fn note_synced(&mut self, number: usize, synced: &[Synced]) {
+        if synced.is_empty() {
+            return;
+        }
+        let elsewhere = self.not_whole(|node| node == number);
+        let bytes = elsewhere
+            .iter()
+            .filter_map(|content| self.archive.get(content));
+        let elsewhere: BTreeSet<_> = bytes.map(|bytes| bytes.to_vec()).collect();
+        for synced in synced {
+            match synced {
+                Synced::File(bytes) if elsewhere.contains(bytes) => {}
+                Synced::File(bytes) => self.versions.synced(number, bytes),
+                Synced::All => self.versions.synced_all(number, &elsewhere),
             }
         }
+    }
+
+    /// Contents that are whole on none of these nodes' disks.
+    fn not_whole(&self, is_asked: impl Fn(usize) -> bool) -> Vec<InfoHash> {
+        let has = |node: &Node, content: &InfoHash| {
+            let hex = content.to_string();
+            let found = std::fs::read(node.root.join("data").join(&hex[..2]).join(&hex));
+            found.is_ok_and(|found| self.archive.get(content).as_deref() == Some(&found[..]))
+        };
+        let nodes = self.nodes.iter().enumerate();
+        let asked: Vec<_> = nodes.filter(|(number, _)| is_asked(*number)).collect();
+        let mut contents = self.archive.all();
+        contents.retain(|content| !asked.iter().any(|(_, node)| has(node, content)));
+        contents
     }
 
     /// What was there before is there again.
