@@ -86,9 +86,23 @@ pub(crate) fn nobodys(
     time: i64,
     subject: &str,
 ) -> Result<Vec<u8>> {
-    let by = || signature("DelugeFS", &format!("merge@{DOMAIN}"), time);
     let message = format!("{subject}\n\nFormat: {FORMAT}\n");
-    write(tree, parents, [by(), by()], &message)
+    write(tree, parents, [nobody(time), nobody(time)], &message)
+}
+
+/// The bytes of a commit, without parents, that says what an author had when it was left behind by a cut of history,
+/// and how far it was with its journal, if it had written any commit.
+pub(crate) fn left(tree: ObjectId, time: i64, sequence: Option<u64>) -> Result<Vec<u8>> {
+    let subject = "What one had whom a cut of history has left behind";
+    let Some(sequence) = sequence else {
+        return nobodys(tree, Vec::new(), time, subject);
+    };
+    let message = format!("{subject}\n\n{SEQUENCE}: {sequence}\nFormat: {FORMAT}\n");
+    write(tree, Vec::new(), [nobody(time), nobody(time)], &message)
+}
+
+fn nobody(time: i64) -> gix::actor::Signature {
+    signature("DelugeFS", &format!("merge@{DOMAIN}"), time)
 }
 
 fn write(
@@ -258,6 +272,22 @@ mod tests {
                 .to_string()
                 .contains("newer")
         );
+    }
+
+    #[test]
+    fn golden_of_one_left_behind() {
+        let by = "DelugeFS <merge@delugefs.invalid> 1000 +0000";
+        let start = format!(
+            "tree {}\nauthor {by}\ncommitter {by}\n\nWhat one had whom a cut of history has left behind\n\n",
+            id(1)
+        );
+        for (sequence, trailer) in [(Some(7), "Journal-Sequence: 7\n"), (None, "")] {
+            let data = left(id(1), 1000, sequence).unwrap();
+            let expected = format!("{start}{trailer}Format: 2\n");
+            assert_eq!(String::from_utf8_lossy(&data), expected);
+            let facts = parse(id(9), &data).unwrap();
+            assert_eq!((facts.sequence, facts.time), (sequence, 1000));
+        }
     }
 
     #[test]

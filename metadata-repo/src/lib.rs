@@ -27,4 +27,4 @@ pub use bencode::BencodeError;
 pub use commit::AHEAD_MAX;
 pub use diff::ViewDiff;
 pub use error::{RepositoryError, Result};
-pub use repository::{Authored, Authoring, Kept, Listed, Repository, Today, Upkeep, View};
+pub use repository::{Authored, Authoring, Kept, Listed, Repository, Said, Today, Upkeep, View};

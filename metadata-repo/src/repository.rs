@@ -5,6 +5,7 @@
 //! was written is never changed.
 
 mod author;
+mod common;
 mod files;
 mod import;
 mod judge;
@@ -22,6 +23,7 @@ mod switch;
 pub(crate) mod tests;
 
 pub use author::{Authored, Authoring};
+pub use common::Said;
 pub use import::{Kept, Today};
 pub use maintain::Upkeep;
 pub use read::Listed;

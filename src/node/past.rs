@@ -10,9 +10,9 @@ use super::upkeep;
 use crate::sync_ext::lock;
 use delugefs_core::ids::{CommitId, IncarnationId};
 use delugefs_core::settings::Settings;
-use delugefs_metadata_repo::Today;
+use delugefs_metadata_repo::Said;
 use delugefs_metadata_repo::exchange::Anew;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -49,11 +49,12 @@ pub enum Tended {
     Imported,
 }
 
-/// Looks after the past. `asked` is what all rest on, if nobody is missing (`core::past::rests::Rests::asked`); `now` the
-/// volume's time, in seconds since 1970; a cut frees `least` commits.
+/// Looks after the past. `asked` is what all rest on, if nobody is missing (`core::past::rests::Rests::asked`), `said`
+/// what each incarnation has said last, also who is not asked any more; `now` the volume's time, in seconds since 1970; a cut frees `least` commits.
 pub fn tend(
     node: &dyn Mover,
     asked: Option<&[BTreeSet<CommitId>]>,
+    said: &Said,
     (now, least): (i64, usize),
 ) -> Result<Tended, NamesError> {
     let repository = node.repository();
@@ -70,7 +71,7 @@ pub fn tend(
         return Ok(Tended::Imported);
     }
     match asked {
-        Some(asked) if repository.is_stable(asked, at)? => cut(node, at),
+        Some(asked) if repository.is_stable(asked, at)? => cut(node, at, said),
         _ => Ok(Tended::Nothing),
     }
 }
@@ -95,7 +96,7 @@ fn record(
     Ok(Tended::Recorded)
 }
 
-fn cut(node: &dyn Mover, at: CommitId) -> Result<Tended, NamesError> {
+fn cut(node: &dyn Mover, at: CommitId, said: &Said) -> Result<Tended, NamesError> {
     let (repository, own) = (node.repository(), node.signer().incarnation());
     if repository.is_below(own, at)? {
         // its head tells how far its journal is committed, and must not go
@@ -110,32 +111,23 @@ fn cut(node: &dyn Mover, at: CommitId) -> Result<Tended, NamesError> {
     }
     // or a start after a power cut could begin from a view below
     filesystem.sync_names()?;
-    match repository.cut(at, own)? {
+    match repository.cut(at, own, said)? {
         true => Ok(Tended::Cut),
         false => Ok(Tended::Nothing),
     }
 }
 
-/// Goes over to a history that begins later than the one that is here. `rests` is what each incarnation has said last;
+/// Goes over to a history that begins later than the one that is here. `said` is what each incarnation has said last;
 /// `former` which one this disk was before.
 pub fn import(
     node: &dyn Mover,
     history: Anew,
-    rests: &BTreeMap<IncarnationId, BTreeSet<CommitId>>,
+    said: &Said,
     former: Option<IncarnationId>,
 ) -> Result<(), NamesError> {
-    let own = [Some(node.signer().incarnation()), former];
-    let mut shared = BTreeSet::new();
-    // Who has a head there has gone on since it was last heard of here, from what it had then. What this disk has written
-    // itself is not told by that: it may have been restored, and others have another chain of it.
-    let others = history.authors.keys().copied();
-    let others: Vec<_> = others.filter(|it| !own.contains(&Some(*it))).collect();
-    let heads = node.repository().authors()?;
-    for other in others {
-        shared.extend(heads.get(&other));
-        shared.extend(rests.get(&other).into_iter().flatten());
-    }
-    moving::import(node, &Today { history, shared })
+    let own = former.into_iter().chain([node.signer().incarnation()]);
+    let today = node.repository().today(history, said, &own.collect())?;
+    moving::import(node, &today)
 }
 
 /// Looks after the past again and again, as long as the node runs.
@@ -193,7 +185,7 @@ fn look(shared: &Shared) -> Result<Tended, NamesError> {
     let now = rests::note_all(shared)?;
     let asked = shared.rests.asked(now, shared.settings().retire);
     let least = FREED_MIN + FREED_FOR_AUTHOR * shared.repository.authors()?.len();
-    tend(shared, asked.as_deref(), (now, least))
+    tend(shared, asked.as_deref(), &shared.rests.said(), (now, least))
 }
 
 /// Says what becomes of what was done while a disk was away for too long.

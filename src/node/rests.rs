@@ -19,7 +19,7 @@ use delugefs_core::ids::{CommitId, IncarnationId, VolumeId};
 use delugefs_core::past::rests::codec::{self, CodecError, LIST_BYTES_MAX, WORD_BYTES_MAX};
 use delugefs_core::past::rests::{Heard, Keys, Rests, Word};
 use delugefs_core::sync::LinkId;
-use delugefs_metadata_repo::{AHEAD_MAX, Repository, RepositoryError};
+use delugefs_metadata_repo::{AHEAD_MAX, Repository, RepositoryError, Said};
 use ed25519_dalek::{Signer as _, SigningKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -171,7 +171,7 @@ impl RestFile {
     }
 
     /// What each incarnation has said last.
-    pub fn said(&self) -> BTreeMap<IncarnationId, BTreeSet<CommitId>> {
+    pub fn said(&self) -> Said {
         let state = lock(&self.state);
         let words = state.rests.words();
         words

@@ -253,11 +253,17 @@ impl Versions {
         }
     }
 
-    /// A node has said so of all that it has: what it shows may be elsewhere, or a power cut has taken it before.
+    /// A node has said so of all that it has: what it shows may be elsewhere, or a power cut has taken it before, or what
+    /// was renamed over it.
     pub(crate) fn synced_all(&mut self, node: usize, elsewhere: &BTreeSet<Vec<u8>>) {
         let bit = 1 << node;
-        for (bytes, version) in &mut self.all {
-            if !version.is_lost && !elsewhere.contains(bytes) {
+        let is_there = |bytes: &[u8]| {
+            let mut line = self.line(bytes);
+            !elsewhere.contains(bytes) && line.all(|(_, version)| !version.is_lost)
+        };
+        let there: Vec<Vec<u8>> = self.all.keys().filter(|it| is_there(it)).cloned().collect();
+        for bytes in there {
+            if let Some(version) = self.all.get_mut(&bytes) {
                 version.synced |= version.seen & bit;
             }
         }

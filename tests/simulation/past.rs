@@ -70,7 +70,7 @@ impl Parts {
         self.rests().store().unwrap();
         let asked = self.rests().asked(now, retire);
         let least = FREED_MIN + self.repository.authors().unwrap().len();
-        past::tend(self, asked.as_deref(), (now, least)).unwrap()
+        past::tend(self, asked.as_deref(), &self.rests().said(), (now, least)).unwrap()
     }
 
     /// Lets go of whatever nothing leads to.

@@ -84,7 +84,36 @@ pub fn fetch_anew(
         repository,
         further: options.foreign,
     };
-    client::fetch_anew(repository, read, write, &rules.within(options))
+    let within = PullOptions {
+        own: None,
+        ..rules.within(options)
+    };
+    let history = client::fetch_anew(repository, read, write, &within)?;
+    if let Some(own) = options.own {
+        check_own(repository, own, &history)?;
+    }
+    Ok(history)
+}
+
+/// The others may have of this very incarnation what its own cut has let go of. More than it has itself proves that there
+/// is, or was, another copy of it.
+fn check_own(
+    repository: &Repository,
+    own: IncarnationId,
+    history: &Anew,
+) -> Result<(), ExchangeError> {
+    let Some(theirs) = history.authors.get(&own).copied() else {
+        return Ok(());
+    };
+    let ahead = || {
+        let ours = repository.authors()?.get(&own).copied();
+        let has_come = repository.has_come_to(own, theirs)?;
+        Ok((!has_come).then_some(ExchangeError::OwnChainAhead { ours, theirs }))
+    };
+    let ahead: Result<_, RepositoryError> = ahead();
+    ahead
+        .map_err(ExchangeError::repository)?
+        .map_or(Ok(()), Err)
 }
 
 /// Whether a tree can be read is not among the rules: that is decided when it is to be shown. A head that cannot be

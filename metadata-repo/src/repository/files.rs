@@ -26,6 +26,7 @@ const FORMAT: &str = "2";
 pub(super) const AUTHORS: &str = "refs/authors";
 pub(super) const MAIN: &str = "refs/heads/main";
 const GENESIS: &str = "refs/delugefs/genesis";
+pub(super) const LEFT: &str = "refs/delugefs/left";
 
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\
                       \tlogAllRefUpdates = false\n[gc]\n\tauto = 0\n[delugefs]\n\tformat = 2\n";
@@ -128,26 +129,38 @@ pub(super) fn reference(repository: &gix::Repository, name: &str) -> Result<Opti
 
 /// Each author's newest commit.
 pub(super) fn authors(repository: &gix::Repository) -> Result<BTreeMap<IncarnationId, ObjectId>> {
+    below(repository, AUTHORS)
+}
+
+/// What those had whom a cut of history has left behind.
+pub(super) fn left(repository: &gix::Repository) -> Result<BTreeMap<IncarnationId, ObjectId>> {
+    below(repository, LEFT)
+}
+
+fn below(repository: &gix::Repository, folder: &str) -> Result<BTreeMap<IncarnationId, ObjectId>> {
     let platform = repository.references().map_err(git("list references"))?;
+    let prefix = format!("{folder}/");
     let all = platform
-        .prefixed("refs/authors/")
+        .prefixed(prefix.as_str())
         .map_err(git("list references"))?;
-    let mut authors = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for reference in all {
         let reference = reference.map_err(git("read a reference"))?;
         let name = reference.name().as_bstr().to_string();
-        let author = name
-            .strip_prefix("refs/authors/")
-            .and_then(|hex| hex.parse().ok());
-        if let (Some(author), Some(id)) = (author, reference.target().try_id()) {
-            authors.insert(author, id.to_owned());
+        let incarnation = name.strip_prefix(&prefix).and_then(|hex| hex.parse().ok());
+        if let (Some(incarnation), Some(id)) = (incarnation, reference.target().try_id()) {
+            found.insert(incarnation, id.to_owned());
         }
     }
-    Ok(authors)
+    Ok(found)
 }
 
 pub(super) fn author_name(incarnation: IncarnationId) -> String {
     format!("{AUTHORS}/{incarnation}")
+}
+
+pub(super) fn left_name(incarnation: IncarnationId) -> String {
+    format!("{LEFT}/{incarnation}")
 }
 
 pub(super) fn set_reference(
@@ -176,8 +189,12 @@ pub(super) fn drop_reference(repository: &gix::Repository, name: &str) -> Result
 /// Makes all author references durable, those that are gone, too.
 pub(super) fn sync_authors(repository: &gix::Repository, path: &Path) -> Result<()> {
     let names = authors(repository)?.into_keys().map(author_name);
-    let fixed = [AUTHORS, "packed-refs"].map(str::to_owned);
-    for name in names.chain(fixed) {
+    sync_references(path, names.chain([AUTHORS.to_owned()]))
+}
+
+/// Makes references durable. The folder that they are in is among the names.
+pub(super) fn sync_references(path: &Path, names: impl Iterator<Item = String>) -> Result<()> {
+    for name in names.chain(["packed-refs".to_owned()]) {
         let file = path.join(name);
         // stock git may have packed them
         if file.exists() {

@@ -1,7 +1,7 @@
 //! Coming back from before where history is cut: what this node has made and changed goes over to the history that the
 //! others have, and its own is left.
 
-use super::judge::{Known, judge};
+use super::judge::judge;
 use super::switch::Switch;
 use super::{Authoring, Repository, State, View, commit_id, files, object_id};
 use crate::error::{RepositoryError, Result};
@@ -22,6 +22,9 @@ pub struct Today {
     /// Commits of the history that was here before which it goes on from, below where it begins: since then, what is here
     /// is this node's own. Those that are not here, or not shown, do not matter.
     pub shared: BTreeSet<CommitId>,
+    /// The same, of what lay below where history was cut here: what those had who have written it and were left behind.
+    /// One of them is enough, and matters only where none of `shared` does.
+    pub left: BTreeSet<CommitId>,
 }
 
 /// As long as this lives, no object goes.
@@ -58,8 +61,11 @@ impl Repository {
             }
         }
         let cut = BTreeSet::from([at]);
-        let history = Anew { cut, authors };
-        Ok(Some(Today { history, shared }))
+        Ok(Some(Today {
+            history: Anew { cut, authors },
+            shared,
+            left: BTreeSet::new(),
+        }))
     }
 
     /// Goes over to the history that the others have, with a commit that brings along what `authoring`'s base has
@@ -103,7 +109,10 @@ impl Repository {
         self.switch(&mut state, &Switch { cut, authors })?;
         state.judged.clear();
         self.inner.refusals.forget();
-        self.refresh_in(&self.session(), &mut state)
+        let session = self.session();
+        // the view rests on what was left
+        let known = self.known_first(&session)?;
+        self.refresh_from(&session, &mut state, &known)
     }
 
     /// The tree that both histories have in common.
@@ -120,11 +129,15 @@ impl Repository {
                 shared.insert(commit);
             }
         }
-        let shared = maximal(session, &shared)?;
-        match shared.is_empty() {
-            true => Ok(session.commit(self.inner.genesis)?.tree),
-            false => tree_of(session, &mut state.views, &shared),
+        if !shared.is_empty() {
+            return tree_of(session, &mut state.views, &maximal(session, &shared)?);
         }
+        let mut newest = (0, session.commit(self.inner.genesis)?.tree);
+        for left in &today.left {
+            let left = session.commit(object_id(left.as_bytes()))?;
+            newest = newest.max((left.time, left.tree));
+        }
+        Ok(newest.1)
     }
 
     /// The heads of the others' history that may be shown.
@@ -134,12 +147,7 @@ impl Repository {
         state: &mut State,
         today: &Today,
     ) -> Result<BTreeSet<ObjectId>> {
-        // as a newcomer reads it
-        let known = Known {
-            tree: session.commit(self.inner.genesis)?.tree,
-            heads: BTreeSet::from([self.inner.genesis]),
-            genesis: self.inner.genesis,
-        };
+        let known = self.known_first(session)?;
         let mut sound = BTreeSet::new();
         for head in today.history.authors.values() {
             let head = object_id(head.as_bytes());

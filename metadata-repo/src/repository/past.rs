@@ -1,5 +1,6 @@
 //! What the cutting of the past asks of the repository.
 
+use super::common::Said;
 use super::switch::Switch;
 use super::{Repository, State, commit_id, files, object_id, open_git, recover};
 use crate::error::{RepositoryError, Result};
@@ -89,8 +90,10 @@ impl Repository {
     /// nothing else leads to may go ([`Repository::maintain`]). Whether it is cut there now: not where a head lies
     /// beside, nor where `own`'s lies below, whose place in its journal would be forgotten.
     ///
+    /// What those had who are left behind is noted, also by what they have `said` to rest on.
+    ///
     /// After [`RepositoryError::NotDurable`] that is decided at the next start.
-    pub fn cut(&self, at: CommitId, own: IncarnationId) -> Result<bool> {
+    pub fn cut(&self, at: CommitId, own: IncarnationId, said: &Said) -> Result<bool> {
         let _no_pull = self.no_pull();
         let mut state = self.state();
         let session = self.session();
@@ -101,7 +104,7 @@ impl Repository {
         let Some(below) = below(&session, at)?.filter(|below| !below.contains(&own)) else {
             return Ok(false);
         };
-        state.unsynced.sync(&self.inner.path)?;
+        self.note_left(&session, &mut state, (at, &below), said)?;
         let switch = Switch {
             cut: HashSet::from([at]),
             authors: below.into_iter().map(|author| (author, None)).collect(),

@@ -6,7 +6,7 @@ use super::repair::Damage;
 use super::{Repository, State, View, commit_id, files, object_id, tree_id};
 use crate::commit::nobodys;
 use crate::error::Result;
-use crate::history::maximal;
+use crate::history::{leads_to_cut, maximal};
 use crate::session::Session;
 use crate::signature;
 use crate::view::{new_views, tree_of};
@@ -90,6 +90,16 @@ impl Repository {
             Some(_) => BTreeSet::from([main]),
             None => facts.parents.iter().copied().collect(),
         };
+        let Ok(authors) = files::authors(session.git()) else {
+            return;
+        };
+        let tips: BTreeSet<_> = authors.into_values().collect();
+        // the last run may have gone over to another history, and have ended before it could say what that shows
+        let is_there =
+            |head: &ObjectId| tips.contains(head) || leads_to_cut(session, *head).unwrap_or(false);
+        if !heads.iter().all(is_there) {
+            return;
+        }
         state.judged.extend(heads.iter().map(|head| (*head, true)));
         self.publish(View {
             heads: heads.iter().map(|head| commit_id(*head)).collect(),
@@ -102,13 +112,22 @@ impl Repository {
     }
 
     pub(super) fn refresh_in(&self, session: &Session<'_>, state: &mut State) -> Result<View> {
+        self.refresh_from(session, state, &self.known())
+    }
+
+    /// The same, where all but what is `known` is read.
+    pub(super) fn refresh_from(
+        &self,
+        session: &Session<'_>,
+        state: &mut State,
+        known: &Known,
+    ) -> Result<View> {
         self.inner.since_maintained.fetch_add(1, Ordering::Relaxed);
         let tips: BTreeSet<ObjectId> = files::authors(session.git())?.into_values().collect();
-        let known = self.known();
         state.judged.retain(|tip, _| tips.contains(tip));
         let mut sound = BTreeSet::new();
         for tip in tips {
-            if judge(session, state, tip, &known)? {
+            if judge(session, state, tip, known)? {
                 sound.insert(tip);
             }
         }
@@ -145,6 +164,15 @@ impl Repository {
             heads: heads.iter().map(|head| commit_id(*head)).collect(),
             commit: Some(commit_id(commit)),
             tree: tree_id(tree),
+        })
+    }
+
+    /// What a newcomer knows.
+    pub(super) fn known_first(&self, session: &Session<'_>) -> Result<Known> {
+        Ok(Known {
+            tree: session.commit(self.inner.genesis)?.tree,
+            heads: BTreeSet::from([self.inner.genesis]),
+            genesis: self.inner.genesis,
         })
     }
 

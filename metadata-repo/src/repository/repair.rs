@@ -1,5 +1,6 @@
 //! What a crash may leave behind, removed before Git's library looks at it.
 
+use super::files::{AUTHORS, LEFT};
 use crate::error::{Result, io};
 use delugefs_core::ids::IncarnationId;
 use std::fs::{self, DirEntry};
@@ -19,11 +20,12 @@ pub(super) struct Damage {
 pub(super) fn clean(path: &Path) -> Result<Damage> {
     let mut damage = Damage::default();
     each(path, &mut |entry| remove_if(entry, is_lock(entry)))?;
-    for below in ["refs", "refs/heads", "refs/authors", "refs/delugefs"] {
+    let folders = ["refs", "refs/heads", AUTHORS, "refs/delugefs", LEFT];
+    for below in folders {
         each(&path.join(below), &mut |entry| {
             let torn = is_torn_reference(entry)?;
             damage.any |= torn;
-            if let Some(author) = author_of(entry).filter(|_| torn) {
+            if let Some(author) = author_of(entry).filter(|_| torn && below == AUTHORS) {
                 damage.authors.push(author);
             }
             remove_if(entry, torn || is_lock(entry))

@@ -3,6 +3,7 @@
 mod crash;
 mod cut;
 pub(super) mod faults;
+mod halves;
 mod import;
 mod restored;
 mod several;

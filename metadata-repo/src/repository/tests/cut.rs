@@ -7,7 +7,7 @@ use super::upkeep::{assert_whole, exists, maintain};
 use crate::exchange::tests::exchange_with;
 use crate::exchange::{ExchangeError, PullOptions};
 use crate::repository::object_id;
-use crate::{Repository, RepositoryError};
+use crate::{Repository, RepositoryError, Said};
 use delugefs_core::entry::Placed;
 use delugefs_core::ids::{CommitId, EntryId};
 use delugefs_core::past::Boundary;
@@ -44,7 +44,11 @@ pub(super) fn record(node: &mut Node, at: CommitId) {
 
 /// As a node that has nothing to lose below.
 pub(super) fn cut(node: &Node, at: CommitId) {
-    assert!(node.repository.cut(at, incarnation(99)).unwrap());
+    assert!(
+        node.repository
+            .cut(at, incarnation(99), &Said::new())
+            .unwrap()
+    );
 }
 
 /// Edits of one file, one commit each.
@@ -254,11 +258,21 @@ fn whose_head_lies_below_has_no_reference_any_more() {
 fn nothing_is_cut_where_a_head_lies_beside_or_ones_own_below() {
     let scratch = TempDir::new().unwrap();
     let (mut node, at) = with_a_silent_one(&scratch.path().join("a"));
-    assert!(!node.repository.cut(at, incarnation(2)).unwrap());
+    assert!(
+        !node
+            .repository
+            .cut(at, incarnation(2), &Said::new())
+            .unwrap()
+    );
     let mut other = Node::create(&scratch.path().join("b"), 3);
     other.put([file(5, "beside")]);
     pull(&mut node, &other);
-    assert!(!node.repository.cut(at, incarnation(99)).unwrap());
+    assert!(
+        !node
+            .repository
+            .cut(at, incarnation(99), &Said::new())
+            .unwrap()
+    );
     assert_eq!(node.repository.cuts().unwrap(), BTreeSet::new());
     assert_eq!(node.repository.authors().unwrap().len(), 3);
 }
@@ -270,7 +284,7 @@ fn a_cut_that_is_stopped_at_any_sync_is_done_or_not() {
         let path = scratch.path().join("a");
         let (node, at) = with_a_silent_one(&path);
         let shown = node.view.clone();
-        let cut = || node.repository.cut(at, incarnation(99));
+        let cut = || node.repository.cut(at, incarnation(99), &Said::new());
         if with_good_syncs(good, cut).is_ok() {
             assert!(good > 5, "{good} syncs in all");
             return;

@@ -6,7 +6,7 @@ use super::support::*;
 use super::upkeep::assert_whole;
 use crate::exchange::tests::{exchange_with, fetch_all};
 use crate::exchange::{Anew, ExchangeError, PullOptions};
-use crate::{Authoring, Repository, RepositoryError, Today, View};
+use crate::{Authoring, Repository, RepositoryError, Said, Today, View};
 use delugefs_core::change::Changes;
 use delugefs_core::entry::{Content, Kind};
 use delugefs_core::ids::{CommitId, EntryId};
@@ -16,7 +16,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 /// Names and texts of what a node shows.
-fn shown(node: &Node) -> Vec<String> {
+pub(super) fn shown(node: &Node) -> Vec<String> {
     let mut shown = Vec::new();
     for listed in node.repository.directory(node.view.tree).unwrap() {
         if let Kind::File(file) = &listed.entry.kind
@@ -29,7 +29,7 @@ fn shown(node: &Node) -> Vec<String> {
     shown
 }
 
-fn remove(node: &mut Node, number: u32) {
+pub(super) fn remove(node: &mut Node, number: u32) {
     let changes = [change(&node.model, id(number), None)];
     node.author(&changes.into_iter().collect());
 }
@@ -91,10 +91,14 @@ fn fetched(away: &Away) -> Today {
     let history = fetch_all(late, today, &options).unwrap();
     assert_eq!(history.cut.len(), 1);
     let shared = BTreeSet::from([away.last]);
-    Today { history, shared }
+    Today {
+        history,
+        shared,
+        left: BTreeSet::new(),
+    }
 }
 
-fn import(node: &Node, today: &Today) -> Result<View, RepositoryError> {
+pub(super) fn import(node: &Node, today: &Today) -> Result<View, RepositoryError> {
     node.repository.import(
         &Authoring {
             signer: &node.key,
@@ -272,7 +276,12 @@ fn what_lies_beside_a_boundary_comes_over_it() {
     assert_eq!(beside(&late), None);
     pull(&mut today, &late);
     assert_eq!(today.view, late.view);
-    assert!(today.repository.cut(commits[1], today.incarnation).unwrap());
+    assert!(
+        today
+            .repository
+            .cut(commits[1], today.incarnation, &Said::new())
+            .unwrap()
+    );
     assert_whole(&today);
     assert_whole(&late);
 }
