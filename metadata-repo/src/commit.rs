@@ -24,6 +24,7 @@ const FORMAT: u32 = 2;
 const DOMAIN: &str = "delugefs.invalid";
 const INCARNATION: &str = "Incarnation";
 const SEQUENCE: &str = "Journal-Sequence";
+const GENERATION: &str = "Generation";
 
 /// What the rest of the crate wants to know of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,15 +91,44 @@ pub(crate) fn nobodys(
     write(tree, parents, [nobody(time), nobody(time)], &message)
 }
 
-/// The bytes of a commit, without parents, that says what an author had when it was left behind by a cut of history,
-/// and how far it was with its journal, if it had written any commit.
-pub(crate) fn left(tree: ObjectId, time: i64, sequence: Option<u64>) -> Result<Vec<u8>> {
-    let subject = "What one had whom a cut of history has left behind";
-    let Some(sequence) = sequence else {
-        return nobodys(tree, Vec::new(), time, subject);
-    };
-    let message = format!("{subject}\n\n{SEQUENCE}: {sequence}\nFormat: {FORMAT}\n");
-    write(tree, Vec::new(), [nobody(time), nobody(time)], &message)
+/// What an author had when it was left behind by a cut of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Left {
+    pub(crate) tree: ObjectId,
+    /// The newest commit's, as of all commits.
+    pub(crate) time: i64,
+    /// How deep the history of that was: of two in one history the later one has more.
+    pub(crate) generation: u64,
+    /// How far the author was with its journal, if it had written any commit.
+    pub(crate) sequence: Option<u64>,
+}
+
+impl Left {
+    /// The bytes of a commit, without parents, that says so.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        let sequence = self.sequence.map(|it| format!("{SEQUENCE}: {it}\n"));
+        let message = format!(
+            "What one had whom a cut of history has left behind\n\n{}{GENERATION}: {}\nFormat: {FORMAT}\n",
+            sequence.unwrap_or_default(),
+            self.generation
+        );
+        let by = || nobody(self.time);
+        write(self.tree, Vec::new(), [by(), by()], &message)
+    }
+
+    pub(crate) fn decode(id: ObjectId, data: &[u8]) -> Result<Self> {
+        let facts = parse(id, data)?;
+        let commit = CommitRef::from_bytes(data, gix::hash::Kind::Sha1);
+        let commit = commit.map_err(|error| malformed(id, &error.to_string()))?;
+        let message = std::str::from_utf8(commit.message).unwrap_or_default();
+        let generation = trailer(message, GENERATION).and_then(|text| text.parse().ok());
+        Ok(Self {
+            tree: facts.tree,
+            time: facts.time,
+            generation: generation.ok_or_else(|| malformed(id, "no generation"))?,
+            sequence: facts.sequence,
+        })
+    }
 }
 
 fn nobody(time: i64) -> gix::actor::Signature {
@@ -282,11 +312,17 @@ mod tests {
             id(1)
         );
         for (sequence, trailer) in [(Some(7), "Journal-Sequence: 7\n"), (None, "")] {
-            let data = left(id(1), 1000, sequence).unwrap();
-            let expected = format!("{start}{trailer}Format: 2\n");
+            let left = Left {
+                tree: id(1),
+                time: 1000,
+                generation: 3,
+                sequence,
+            };
+            let data = left.encode().unwrap();
+            let expected = format!("{start}{trailer}Generation: 3\nFormat: 2\n");
             assert_eq!(String::from_utf8_lossy(&data), expected);
-            let facts = parse(id(9), &data).unwrap();
-            assert_eq!((facts.sequence, facts.time), (sequence, 1000));
+            assert_eq!(Left::decode(id(9), &data).unwrap(), left);
+            assert_eq!(parse(id(9), &data).unwrap().sequence, sequence);
         }
     }
 

@@ -105,6 +105,29 @@ pub(crate) fn leads_to(session: &Session<'_>, tip: ObjectId, at: ObjectId) -> Re
     Ok(true)
 }
 
+/// How many commits the longest way down from a commit leads over, for it and all that it goes on from: more than for any
+/// of those (gitglossary's generation number).
+pub(crate) fn generations(session: &Session<'_>, tip: ObjectId) -> Result<BTreeMap<ObjectId, u64>> {
+    let mut generations = BTreeMap::new();
+    let mut waiting = vec![tip];
+    while let Some(id) = waiting.last().copied() {
+        let facts = session.commit(id)?;
+        let before = waiting.len();
+        let unknown = |parent: &&ObjectId| !generations.contains_key(*parent);
+        waiting.extend(facts.parents.iter().filter(unknown));
+        if waiting.len() == before {
+            let below = facts
+                .parents
+                .iter()
+                .filter_map(|parent| generations.get(parent));
+            let generation = below.max().map_or(0, |below| below + 1);
+            generations.insert(id, generation);
+            waiting.pop();
+        }
+    }
+    Ok(generations)
+}
+
 const LEFT: u8 = 1;
 const RIGHT: u8 = 2;
 const BOTH: u8 = LEFT | RIGHT;

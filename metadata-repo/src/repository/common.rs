@@ -8,10 +8,10 @@
 //! this node's own work with it. Too little costs conflict copies, and brings back what was removed here.
 
 use super::{Repository, State, Today, commit_id, files, object_id};
-use crate::commit;
-use crate::error::{RepositoryError, Result};
+use crate::commit::Left;
+use crate::error::Result;
 use crate::exchange::Anew;
-use crate::history::{is_ancestor, maximal};
+use crate::history::{generations, maximal};
 use crate::session::Session;
 use crate::view::tree_of;
 use delugefs_core::ids::{CommitId, IncarnationId};
@@ -69,6 +69,7 @@ impl Repository {
     ) -> Result<()> {
         let path = &self.inner.path;
         let (heads, before) = (files::authors(session.git())?, files::left(session.git())?);
+        let generations = generations(session, at)?;
         let mut notes = BTreeMap::new();
         let silent = said.keys().filter(|author| !heads.contains_key(author));
         for author in below.iter().chain(silent) {
@@ -76,7 +77,7 @@ impl Repository {
             let mut had: BTreeSet<ObjectId> = head.into_iter().collect();
             for rest in said.get(author).into_iter().flatten() {
                 let rest = object_id(rest.as_bytes());
-                if rest != at && is_here(session, rest)? && is_ancestor(session, rest, at)? {
+                if rest != at && generations.contains_key(&rest) {
                     had.insert(rest);
                 }
             }
@@ -87,7 +88,18 @@ impl Repository {
                 Some(known) => session.commit(*known)?.sequence,
                 None => None,
             };
-            let note = note(session, state, (&had, known))?;
+            let mut left = Left {
+                tree: tree_of(session, &mut state.views, &maximal(session, &had)?)?,
+                time: 0,
+                generation: 0,
+                sequence: known,
+            };
+            for commit in &had {
+                left.time = left.time.max(session.commit(*commit)?.time);
+                let generation = generations.get(commit).copied();
+                left.generation = left.generation.max(generation.unwrap_or_default());
+            }
+            let note = session.put(ObjectKind::Commit, left.encode()?)?;
             notes.insert(files::left_name(*author), note);
         }
         files::write_objects(session, path, &mut state.unsynced)?;
@@ -97,27 +109,5 @@ impl Repository {
         }
         let folder = [files::LEFT.to_owned()];
         files::sync_references(path, notes.into_keys().chain(folder))
-    }
-}
-
-/// The commit that says what one had.
-fn note(
-    session: &Session<'_>,
-    state: &mut State,
-    (had, sequence): (&BTreeSet<ObjectId>, Option<u64>),
-) -> Result<ObjectId> {
-    let tree = tree_of(session, &mut state.views, &maximal(session, had)?)?;
-    let mut time = 0;
-    for commit in had {
-        time = time.max(session.commit(*commit)?.time);
-    }
-    session.put(ObjectKind::Commit, commit::left(tree, time, sequence)?)
-}
-
-fn is_here(session: &Session<'_>, commit: ObjectId) -> Result<bool> {
-    match session.commit(commit) {
-        Ok(_) => Ok(true),
-        Err(RepositoryError::Missing(_)) => Ok(false),
-        Err(error) => Err(error),
     }
 }

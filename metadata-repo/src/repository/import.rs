@@ -4,6 +4,7 @@
 use super::judge::judge;
 use super::switch::Switch;
 use super::{Authoring, Repository, State, View, commit_id, files, object_id};
+use crate::commit::Left;
 use crate::error::{RepositoryError, Result};
 use crate::exchange::Anew;
 use crate::history::{common, is_ancestor, leads_to, maximal};
@@ -11,6 +12,7 @@ use crate::session::Session;
 use crate::view::{import_tree, new_views, settings_of, tree_of};
 use delugefs_core::ids::CommitId;
 use gix::ObjectId;
+use gix::objs::Kind as ObjectKind;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
@@ -132,10 +134,11 @@ impl Repository {
         if !shared.is_empty() {
             return tree_of(session, &mut state.views, &maximal(session, &shared)?);
         }
-        let mut newest = (0, session.commit(self.inner.genesis)?.tree);
+        let mut newest = ((0, 0), session.commit(self.inner.genesis)?.tree);
         for left in &today.left {
-            let left = session.commit(object_id(left.as_bytes()))?;
-            newest = newest.max((left.time, left.tree));
+            let id = object_id(left.as_bytes());
+            let left = Left::decode(id, &session.object(id, ObjectKind::Commit)?)?;
+            newest = newest.max(((left.time, left.generation), left.tree));
         }
         Ok(newest.1)
     }

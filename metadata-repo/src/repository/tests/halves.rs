@@ -85,15 +85,25 @@ fn has(found: &[String], line: &str) -> bool {
 #[test]
 fn what_the_others_have_removed_stays_so_and_what_they_have_edited_is_no_conflict() {
     let mut halves = halves();
-    let Halves { left, right, .. } = &mut halves;
+    let Halves {
+        left, right, third, ..
+    } = &mut halves;
+    // later than the third one's last, and in the same second
+    left.put([file(5, "second")]);
+    for other in [&mut *right, third] {
+        pull(other, left);
+    }
     remove(left, 4);
     left.put([file(5, "edited left"), file(2, "edited left")]);
     let commits = edits(left, 3);
+    pull(third, left);
+    third.put([file(7, "of third, again")]);
+    pull(left, third);
     cut_alone(left, commits[1]);
     let at = works(right);
     cut_alone(right, at);
     let today = fetched(&mut halves);
-    assert_eq!(today.left.len(), 1, "what the left one had is noted");
+    assert_eq!(today.left.len(), 2, "what the others had is noted");
     import(&halves.right, &today).unwrap();
     halves.right.refresh();
     let found = shown(&halves.right);
