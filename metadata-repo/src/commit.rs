@@ -119,7 +119,7 @@ impl Left {
     pub(crate) fn decode(id: ObjectId, data: &[u8]) -> Result<Self> {
         let facts = parse(id, data)?;
         let commit = CommitRef::from_bytes(data, gix::hash::Kind::Sha1);
-        let commit = commit.map_err(|error| malformed(id, &error.to_string()))?;
+        let commit = commit.map_err(|error| malformed(id, error.to_string()))?;
         let message = std::str::from_utf8(commit.message).unwrap_or_default();
         let generation = trailer(message, GENERATION).and_then(|text| text.parse().ok());
         Ok(Self {

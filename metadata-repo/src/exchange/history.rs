@@ -156,6 +156,11 @@ impl<'a> History<'a> {
         Ok(node)
     }
 
+    /// What the other side has may lie below where history is cut here, and be there in part.
+    fn is_here(&mut self, id: ObjectId) -> Result<bool, ExchangeError> {
+        Ok(self.nodes.contains_key(&id) || self.objects.kind_of(&id)?.is_some())
+    }
+
     /// What the other side lacks.
     pub(super) fn select(&mut self, query: &Query) -> Result<Selection, ExchangeError> {
         self.select_telling(query, &mut |_| Ok(()))
@@ -189,7 +194,9 @@ impl<'a> History<'a> {
                 continue;
             }
             for parent in &self.node(id)?.parents {
-                paint.add(*parent, self.node(*parent)?.time, colour);
+                if colour & WANT != 0 || self.is_here(*parent)? {
+                    paint.add(*parent, self.node(*parent)?.time, colour);
+                }
             }
         }
         let new = paint.colours.iter().filter(|(_, colour)| **colour == WANT);
@@ -240,7 +247,7 @@ impl<'a> History<'a> {
         })
     }
 
-    /// All commits from `tips` down, without the parents of those in `stop`.
+    /// All commits from `tips` down that are here, without the parents of those in `stop`.
     fn closure(
         &mut self,
         tips: &[ObjectId],
@@ -250,8 +257,11 @@ impl<'a> History<'a> {
         let mut todo: Vec<_> = tips.to_vec();
         while let Some(id) = todo.pop() {
             if !stop.contains(&id) {
-                let node = self.node(id)?;
-                todo.extend(node.parents.iter().filter(|parent| all.insert(**parent)));
+                for parent in &self.node(id)?.parents {
+                    if self.is_here(*parent)? && all.insert(*parent) {
+                        todo.push(*parent);
+                    }
+                }
             }
         }
         Ok(all)

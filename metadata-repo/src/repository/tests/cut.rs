@@ -108,6 +108,33 @@ fn what_lies_below_goes_and_the_rest_stays() {
 }
 
 #[test]
+fn who_has_what_is_here_in_part_below_a_cut_is_told_where_history_begins() {
+    let scratch = TempDir::new().unwrap();
+    let mut node = Node::create(&scratch.path().join("cut"), 1);
+    let mut late = Node::create(&scratch.path().join("late"), 2);
+    let before = edits(&mut node, 3);
+    pull(&mut late, &node);
+    let from = late.repository.path();
+    let last = git(from, &["cat-file", "commit", &before[2].to_string()]);
+    let commits = edits(&mut node, 3);
+    record(&mut node, commits[1]);
+    cut(&node, commits[1]);
+    sweep(&node);
+    let (file, to) = (scratch.path().join("commit"), node.repository.path());
+    std::fs::write(&file, last).unwrap();
+    let file = file.to_str().unwrap();
+    git(to, &["hash-object", "-t", "commit", "-w", file]);
+    let is_here = |commit: &CommitId| exists(to, &commit.to_string());
+    let here: Vec<bool> = before.iter().map(is_here).collect();
+    assert_eq!(here, [false, false, true]);
+    let pulled = exchange_with(&late.repository, &node.repository, &PullOptions::default());
+    assert!(
+        matches!(pulled, Err(ExchangeError::Cut { .. })),
+        "{pulled:?}"
+    );
+}
+
+#[test]
 fn cut_or_not_all_merge_alike() {
     let scratch = TempDir::new().unwrap();
     let mut whole = Node::create(&scratch.path().join("whole"), 1);
