@@ -274,6 +274,13 @@ impl Versions {
         self.all.get(bytes).is_some_and(|version| !version.is_alive)
     }
 
+    /// They were last written under this name, or to be saved under it.
+    pub(crate) fn was_written_to(&self, bytes: &[u8], path: &str) -> bool {
+        let version = self.all.get(bytes);
+        let name = version.map(|version| version.path.trim_end_matches('~'));
+        name == Some(path.trim_end_matches('~'))
+    }
+
     /// These bytes are whole on no disk any more.
     pub(crate) fn lost(&mut self, bytes: &[u8]) {
         if let Some(version) = self.all.get_mut(bytes) {
