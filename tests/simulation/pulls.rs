@@ -84,6 +84,9 @@ impl World {
         match pulled {
             Ok(pulled) => {
                 check_forks(&to, &pulled.refused);
+                for one in &pulled.refused {
+                    self.log(|| format!("{} does not take: {one}", fetch.by));
+                }
                 self.witness(fetch.by, pulled.refused);
                 true
             }
