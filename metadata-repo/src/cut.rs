@@ -21,6 +21,9 @@ pub(crate) fn read(repository: &gix::Repository) -> Result<HashSet<ObjectId>> {
 
 /// Cuts history at these commits and nowhere else, durably. They have to be durable themselves.
 pub(crate) fn write(path: &Path, commits: &HashSet<ObjectId>) -> Result<()> {
+    if commits.is_empty() {
+        return remove(path);
+    }
     let mut lines: Vec<String> = commits.iter().map(|id| format!("{id}\n")).collect();
     lines.sort_unstable();
     let (temporary, name) = (path.join(format!("{FILE}.lock")), path.join(FILE));
@@ -28,4 +31,14 @@ pub(crate) fn write(path: &Path, commits: &HashSet<ObjectId>) -> Result<()> {
     sync_file(&temporary)?;
     fs::rename(&temporary, &name).map_err(io("write where history is cut"))?;
     sync_file(path)
+}
+
+/// History is whole.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path.join(FILE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io("remove where history is cut")(error))
+        }
+        _ => sync_file(path),
+    }
 }

@@ -154,7 +154,7 @@ pub(crate) fn pull_into(
         genesis: refs::target(&repository, refs::GENESIS)?,
         boundary: store.boundary()?,
     };
-    let cut = Cut::with(&repository, received.as_ref(), &told, &here)?;
+    let cut = Cut::with(&repository, received.as_ref(), &told, (&plan.moves, &here))?;
     let objects = received.as_ref().map_or(0, Received::objects);
     let (ready, refused) = check(
         &repository,
@@ -275,6 +275,7 @@ fn checked<T>(
     let mut history = History::new(objects, cut.clone(), options.limits.commits_max).with_holes();
     let verdict = verify(&mut history, moves, here, options)?;
     check_own(&verdict, moves, options.own)?;
+    cut::check_latest(&mut history, &verdict.refused, here, options.foreign)?;
     if here.authors.is_empty() && options.foreign.wants_cuts_recorded() {
         cut::check_recorded(&mut history, &verdict.good)?;
     }

@@ -31,6 +31,7 @@ mod volume;
 pub(crate) mod tests;
 
 use delugefs_core::ids::CommitId;
+use delugefs_core::past::Boundary;
 use std::collections::HashSet;
 use std::io;
 use std::sync::RwLockReadGuard;
@@ -63,7 +64,7 @@ pub(crate) trait GitStore {
     /// As long as this is held, objects that are there stay. Handles are made after it is taken.
     fn hold(&self) -> Option<RwLockReadGuard<'_, ()>>;
     /// Where history is to be cut, as the volume's tree records it: a commit that is here.
-    fn boundary(&self) -> Result<Option<gix::ObjectId>, ExchangeError>;
+    fn boundary(&self) -> Result<Option<Boundary>, ExchangeError>;
     /// Cuts the history of a repository that has no chains yet, durably: it begins at these commits.
     fn begin_at(&self, commits: &HashSet<gix::ObjectId>) -> Result<(), ExchangeError>;
     /// The chains that were refused.
@@ -116,8 +117,9 @@ pub enum ExchangeError {
         /// The head that the peer has.
         theirs: CommitId,
     },
-    /// The peer's history begins at a commit whose parents are not here, and what is here is older.
-    #[error("the peer's history begins at {at}, and what is here is older")]
+    /// The peer's history begins at a commit whose parents are not here, or is to begin at one that is later than where
+    /// that which is here is to be cut; and what is here lies beside.
+    #[error("the peer's history begins at {at}, and what is here lies beside")]
     Cut {
         /// Where.
         at: CommitId,

@@ -4,8 +4,11 @@
 use super::history::{History, Query, Selection};
 use super::store::Objects;
 use super::tree::{Found, walk_new};
-use super::{ExchangeError, Foreign, PullOptions, PullProgress, Refusal, Refused, commit_id};
+use super::{
+    ExchangeError, Foreign, PullOptions, PullProgress, Refusal, Refused, commit_id, object_id,
+};
 use delugefs_core::ids::{CommitId, IncarnationId};
+use delugefs_core::past::Boundary;
 use gix::ObjectId;
 use gix::objs::Kind;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -23,7 +26,7 @@ pub(super) struct Here<'a> {
     pub(super) authors: &'a BTreeMap<IncarnationId, ObjectId>,
     pub(super) genesis: Option<ObjectId>,
     /// Where history is to be cut.
-    pub(super) boundary: Option<ObjectId>,
+    pub(super) boundary: Option<Boundary>,
 }
 
 /// Which chains may move.
@@ -75,7 +78,9 @@ fn above_cut(
     here: &Here<'_>,
 ) -> Result<(Vec<Move>, Vec<Refused>), ExchangeError> {
     let cut = history.cut();
-    let ends = here.boundary.map_or(cut.clone(), |at| HashSet::from([at]));
+    let ends = here
+        .boundary
+        .map_or(cut.clone(), |at| HashSet::from([object_id(at.commit)]));
     let mut above = ends.clone();
     if *cut == ends {
         // what is here lies above: it saves walking all that way down
@@ -275,7 +280,7 @@ fn check_blob(objects: &mut dyn Objects, found: Found) -> Result<(), ExchangeErr
     }
 }
 
-fn read_commit<'a>(
+pub(super) fn read_commit<'a>(
     objects: &mut dyn Objects,
     id: &ObjectId,
     buffer: &'a mut Vec<u8>,

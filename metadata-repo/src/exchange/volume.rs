@@ -7,6 +7,7 @@ use super::{
 use crate::error::RepositoryError;
 use crate::{Repository, commit};
 use delugefs_core::ids::{BlobId, CommitId, IncarnationId};
+use delugefs_core::past::Boundary;
 use gix::ObjectId;
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -28,9 +29,8 @@ impl GitStore for Repository {
         Some(self.hold_objects())
     }
 
-    fn boundary(&self) -> Result<Option<ObjectId>, ExchangeError> {
-        let recorded = self.recorded().map_err(ExchangeError::repository)?;
-        Ok(recorded.map(|recorded| super::object_id(recorded.commit)))
+    fn boundary(&self) -> Result<Option<Boundary>, ExchangeError> {
+        self.recorded().map_err(ExchangeError::repository)
     }
 
     fn begin_at(&self, commits: &HashSet<ObjectId>) -> Result<(), ExchangeError> {

@@ -9,16 +9,16 @@ use delugefs_core::ids::{CommitId, IncarnationId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 
-/// A history that begins later than the one that is here.
+/// A history that is cut later than the one that is here, or is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anew {
-    /// Where it begins.
+    /// Where it begins; nothing where it is whole.
     pub cut: BTreeSet<CommitId>,
     /// Each author's head in it: all that is needed for them is here and synced.
     pub authors: BTreeMap<IncarnationId, CommitId>,
 }
 
-/// Fetches over one connection to a peer whose history is cut. Objects that no reference leads to have to stay
+/// Fetches over one connection to a peer whose history is cut, or is to be cut later than what is here. Objects that no reference leads to have to stay
 /// meanwhile, and until something is made of it.
 pub(in super::super) fn fetch_anew(
     store: &dyn GitStore,
@@ -45,13 +45,8 @@ pub(in super::super) fn fetch_anew(
         genesis: refs::target(&repository, refs::GENESIS)?,
         boundary: None,
     };
-    let mut cut = Cut::with(&repository, received.as_ref(), &told, &here)?.commits;
+    let mut cut = Cut::with(&repository, received.as_ref(), &told, (&plan.moves, &here))?.commits;
     cut.retain(|at| told.contains(at));
-    if cut.is_empty() {
-        return Err(ExchangeError::protocol(
-            "a history that is not cut any more",
-        ));
-    }
     let asked = (&plan.moves[..], &here, &cut);
     let good = checked(
         &repository,

@@ -4,10 +4,11 @@ use super::super::history::History;
 use super::super::quarantine::{Quarantine, Received};
 use super::super::refs;
 use super::super::store::Objects;
-use super::super::verify::{Here, Move, goes_on};
-use super::super::{ExchangeError, commit_id, object_id};
+use super::super::verify::{Here, Move, goes_on, read_commit};
+use super::super::{ExchangeError, Foreign, Refusal, Refused, commit_id, object_id};
 use crate::codec::settings;
 use crate::escape::VOLUME_BLOB;
+use delugefs_core::past::Boundary;
 use gix::ObjectId;
 use gix::objs::{Kind, TreeRefIter};
 use std::collections::HashSet;
@@ -25,7 +26,7 @@ impl Cut {
         repository: &gix::Repository,
         received: Option<&Received>,
         told: &HashSet<ObjectId>,
-        here: &Here<'_>,
+        (moves, here): (&[Move], &Here<'_>),
     ) -> Result<Self, ExchangeError> {
         let mut cut = Self {
             commits: refs::cut(repository)?,
@@ -41,7 +42,10 @@ impl Cut {
                 continue;
             }
             if !here.authors.is_empty() {
-                return Err(ExchangeError::Cut { at: commit_id(at) });
+                if is_earlier(&mut objects, moves, here)? {
+                    return Err(ExchangeError::Cut { at: commit_id(at) });
+                }
+                continue;
             }
             cut.commits.insert(*at);
             cut.is_new = true;
@@ -53,6 +57,20 @@ impl Cut {
     pub(super) fn if_new(&self) -> Option<&HashSet<ObjectId>> {
         self.is_new.then_some(&self.commits)
     }
+}
+
+/// Whether what is here is not to be cut later than what the peer has: otherwise it is for the peer to come over.
+fn is_earlier(
+    objects: &mut dyn Objects,
+    moves: &[Move],
+    here: &Here<'_>,
+) -> Result<bool, ExchangeError> {
+    let mut history = History::new(objects, HashSet::new(), moves.len()).with_holes();
+    let mut is_earlier = here.boundary.is_none();
+    for moved in moves {
+        is_earlier |= recorded_by(&mut history, moved.new)? > here.boundary;
+    }
+    Ok(is_earlier)
 }
 
 fn has_parents(objects: &mut dyn Objects, commit: ObjectId) -> Result<bool, ExchangeError> {
@@ -76,7 +94,13 @@ pub(super) fn check_recorded(
     }
     let mut recorded = Vec::new();
     for head in heads {
-        recorded.extend(boundary(history, head.new)?);
+        let Some(boundary) = recorded_by(history, head.new)? else {
+            continue;
+        };
+        let at = object_id(boundary.commit);
+        if history.objects.kind_of(&at)? == Some(Kind::Commit) {
+            recorded.push(at);
+        }
     }
     for at in history.cut().clone() {
         let mut is_recorded = false;
@@ -90,8 +114,45 @@ pub(super) fn check_recorded(
     Ok(())
 }
 
-/// What a head's tree records, if that is here. What cannot be read records nothing.
-fn boundary(history: &mut History<'_>, head: ObjectId) -> Result<Option<ObjectId>, ExchangeError> {
+/// Of two histories each of which is to be cut without the other, all go on with the one that is to be cut later. Where that
+/// is the peer's, it is not enough to refuse what lies beside one's own.
+pub(super) fn check_latest(
+    history: &mut History<'_>,
+    refused: &[Refused],
+    here: &Here<'_>,
+    foreign: &dyn Foreign,
+) -> Result<(), ExchangeError> {
+    let is_beside = |one: &&Refused| one.why == Refusal::BesideCut && !here.authors.is_empty();
+    for one in refused.iter().filter(is_beside) {
+        let head = object_id(one.head);
+        let recorded = recorded_by(history, head)?;
+        if let Some(at) = recorded.filter(|at| Some(*at) > here.boundary)
+            && is_its_authors(history, one, foreign)?
+        {
+            return Err(ExchangeError::Cut { at: at.commit });
+        }
+    }
+    Ok(())
+}
+
+fn is_its_authors(
+    history: &mut History<'_>,
+    one: &Refused,
+    foreign: &dyn Foreign,
+) -> Result<bool, ExchangeError> {
+    let mut buffer = Vec::new();
+    let raw = read_commit(history.objects, &object_id(one.head), &mut buffer)?;
+    let checked = foreign
+        .check_commit(one.head, raw)
+        .and_then(|()| foreign.check_head(one.author, one.head, raw));
+    Ok(checked.is_ok())
+}
+
+/// Where history is to be cut, as a head's tree records it. What cannot be read records nothing.
+fn recorded_by(
+    history: &mut History<'_>,
+    head: ObjectId,
+) -> Result<Option<Boundary>, ExchangeError> {
     let root = history.node(head)?.tree;
     let mut buffer = Vec::new();
     let Some((Kind::Tree, tree)) = history.objects.read(&root, &mut buffer)? else {
@@ -105,10 +166,5 @@ fn boundary(history: &mut History<'_>, head: ObjectId) -> Result<Option<ObjectId
     let Some((Kind::Blob, raw)) = history.objects.read(&volume, &mut buffer)? else {
         return Ok(None);
     };
-    let boundary = settings::decode(raw).ok().and_then(|it| it.boundary);
-    let Some(at) = boundary.map(|boundary| object_id(boundary.commit)) else {
-        return Ok(None);
-    };
-    let is_here = history.objects.kind_of(&at)? == Some(Kind::Commit);
-    Ok(is_here.then_some(at))
+    Ok(settings::decode(raw).ok().and_then(|it| it.boundary))
 }

@@ -46,7 +46,7 @@ impl GitStore for Node {
         None
     }
 
-    fn boundary(&self) -> Result<Option<ObjectId>, ExchangeError> {
+    fn boundary(&self) -> Result<Option<delugefs_core::past::Boundary>, ExchangeError> {
         Ok(None)
     }
 

@@ -199,3 +199,60 @@ fn ones_own_work_that_was_cut_here_proves_no_other_copy() {
     halves.right.refresh();
     assert_whole(&halves.right);
 }
+
+/// Both have recorded where to cut, each without the other; the right one an earlier commit, and perhaps has cut there.
+fn both_have_recorded(is_cut: bool) {
+    let mut halves = halves();
+    let Halves { left, right, .. } = &mut halves;
+    left.put([file(8, "made left")]);
+    let commits = edits(left, 3);
+    left.now += 1000;
+    record(left, commits[1]);
+    right.put([file(9, "made right")]);
+    let at = works(right);
+    record(right, at);
+    if is_cut {
+        cut(right, at);
+        sweep(right);
+    }
+    let options = PullOptions::default();
+    let pulled = exchange_with(&left.repository, &right.repository, &options).unwrap();
+    assert_eq!(pulled.moved, [], "it is for the other one to come over");
+    let pulled = exchange_with(&right.repository, &left.repository, &options);
+    assert!(
+        matches!(pulled, Err(ExchangeError::Cut { at }) if at == commits[1]),
+        "{pulled:?}"
+    );
+    let history = fetch_all(&right.repository, &left.repository, &options).unwrap();
+    assert!(history.cut.is_empty(), "it is not cut yet");
+    let own = BTreeSet::from([right.incarnation]);
+    let today = right.repository.today(history, &Said::new(), &own);
+    import(right, &today.unwrap()).unwrap();
+    right.refresh();
+    assert_eq!(right.repository.cuts().unwrap(), BTreeSet::new());
+    let found = shown(right);
+    for line in ["f8: made left", "f9: made right", "f3: edited right"] {
+        assert!(has(&found, line), "{line}: {found:?}");
+    }
+    pull(left, right);
+    assert_eq!(left.view, right.view);
+    for node in [left, right] {
+        assert!(
+            node.repository
+                .cut(commits[1], incarnation(99), &Said::new())
+                .unwrap()
+        );
+        sweep(node);
+        assert_whole(node);
+    }
+}
+
+#[test]
+fn of_two_that_have_recorded_where_to_cut_the_earlier_comes_over() {
+    both_have_recorded(false);
+}
+
+#[test]
+fn who_has_cut_earlier_comes_over_to_who_has_recorded_later() {
+    both_have_recorded(true);
+}
