@@ -269,9 +269,10 @@ impl Versions {
         }
     }
 
-    /// Someone who had them has overwritten or removed them, and nobody else is known to need them.
+    /// Someone who had them has overwritten or removed them, and nobody else is known to need them; or nobody was ever told
+    /// that they are kept, as in the midst of a change when the power failed.
     pub(crate) fn is_over(&self, bytes: &[u8]) -> bool {
-        self.all.get(bytes).is_some_and(|version| !version.is_alive)
+        self.all.get(bytes).is_none_or(|version| !version.is_alive)
     }
 
     /// They were last written under this name, or to be saved under it.

@@ -4,7 +4,7 @@ use super::common::Said;
 use super::switch::Switch;
 use super::{Repository, State, commit_id, files, object_id, open_git, recover};
 use crate::error::{RepositoryError, Result};
-use crate::history::{is_ancestor, leads_to, maximal};
+use crate::history::{is_ancestor, leads_to, leads_to_cut, maximal};
 use crate::session::Session;
 use crate::view::{new_views, settings_of};
 use delugefs_core::ids::{CommitId, IncarnationId};
@@ -56,15 +56,16 @@ impl Repository {
         past::is_stable(&Commits(&session), &tips(&session)?, rests, at)
     }
 
-    /// Where history is to be cut, as the view's tree records it, if that commit is here.
+    /// Where history is to be cut, as the view's tree records it, if that commit is here: not one that lies below where it
+    /// is cut already. Of two commits of one second the record may name the earlier one.
     pub fn recorded(&self) -> Result<Option<Boundary>> {
         let session = self.session();
         let tree = object_id(self.view().tree.as_bytes());
         let Some(boundary) = settings_of(&session, tree)?.boundary else {
             return Ok(None);
         };
-        match session.commit(object_id(boundary.commit.as_bytes())) {
-            Ok(_) => Ok(Some(boundary)),
+        match is_left(&session, object_id(boundary.commit.as_bytes())) {
+            Ok(is_left) => Ok(is_left.then_some(boundary)),
             Err(RepositoryError::Missing(_)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -135,6 +136,16 @@ impl Repository {
         }
         Ok(())
     }
+}
+
+/// Whether a commit of this history is not below where that is cut.
+fn is_left(session: &Session<'_>, commit: ObjectId) -> Result<bool> {
+    let time = session.commit(commit)?.time;
+    let mut may_be_below = false;
+    for at in session.cut()? {
+        may_be_below |= time <= session.commit(*at)?.time;
+    }
+    Ok(!may_be_below || leads_to_cut(session, commit)?)
 }
 
 fn tips(session: &Session<'_>) -> Result<BTreeSet<CommitId>> {

@@ -135,6 +135,22 @@ fn who_has_what_is_here_in_part_below_a_cut_is_told_where_history_begins() {
 }
 
 #[test]
+fn a_record_of_what_lies_below_the_cut_is_none() {
+    let scratch = TempDir::new().unwrap();
+    let mut node = Node::create(&scratch.path().join("cut"), 1);
+    let commits = edits(&mut node, 5);
+    record(&mut node, commits[3]);
+    cut(&node, commits[3]);
+    for (at, is_one) in [(1, false), (4, true)] {
+        node.now += 1;
+        record(&mut node, commits[at]);
+        let recorded = node.repository.recorded().unwrap();
+        assert_eq!(recorded.is_some(), is_one, "the commit is here in any case");
+        assert!(exists(node.repository.path(), &commits[at].to_string()));
+    }
+}
+
+#[test]
 fn cut_or_not_all_merge_alike() {
     let scratch = TempDir::new().unwrap();
     let mut whole = Node::create(&scratch.path().join("whole"), 1);
