@@ -105,15 +105,13 @@ fn check_own(
     let Some(theirs) = history.authors.get(&own).copied() else {
         return Ok(());
     };
-    let ahead = || {
-        let ours = repository.authors()?.get(&own).copied();
-        let has_come = repository.has_come_to(own, theirs)?;
-        Ok((!has_come).then_some(ExchangeError::OwnChainAhead { ours, theirs }))
-    };
-    let ahead: Result<_, RepositoryError> = ahead();
-    ahead
-        .map_err(ExchangeError::repository)?
-        .map_or(Ok(()), Err)
+    let has_come = repository.has_come_to(own, theirs);
+    if has_come.map_err(ExchangeError::repository)? {
+        return Ok(());
+    }
+    let authors = repository.authors().map_err(ExchangeError::repository)?;
+    let ours = authors.get(&own).copied();
+    Err(ExchangeError::OwnChainAhead { ours, theirs })
 }
 
 /// Whether a tree can be read is not among the rules: that is decided when it is to be shown. A head that cannot be

@@ -38,12 +38,9 @@ impl Repository {
         let others = history.authors.iter();
         for (author, theirs) in others.filter(|(author, _)| !own.contains(author)) {
             let (head, note) = (heads.get(author), notes.get(author));
-            let known = match head.or(note) {
-                Some(known) => session.commit(*known)?.sequence,
-                None => None,
-            };
+            let known = place(&session, head.or(note))?;
             // what it has said may be newer than what it last wrote for the others
-            if session.commit(object_id(theirs.as_bytes()))?.sequence <= known {
+            if place(&session, Some(&object_id(theirs.as_bytes())))? <= known {
                 shared.insert(*theirs);
                 continue;
             }
@@ -73,34 +70,18 @@ impl Repository {
         let mut notes = BTreeMap::new();
         let silent = said.keys().filter(|author| !heads.contains_key(author));
         for author in below.iter().chain(silent) {
-            let head = heads.get(author).copied();
-            let mut had: BTreeSet<ObjectId> = head.into_iter().collect();
-            for rest in said.get(author).into_iter().flatten() {
-                let rest = object_id(rest.as_bytes());
-                if rest != at && generations.contains_key(&rest) {
-                    had.insert(rest);
-                }
+            let head = heads.get(author);
+            let rests = said.get(author).into_iter().flatten();
+            let rests = rests
+                .map(|rest| object_id(rest.as_bytes()))
+                .filter(|rest| *rest != at && generations.contains_key(rest));
+            let had: BTreeSet<ObjectId> = head.copied().into_iter().chain(rests).collect();
+            if !had.is_empty() {
+                let sequence = place(session, head.or(before.get(author)))?;
+                let left = left(session, state, (&had, &generations), sequence)?;
+                let note = session.put(ObjectKind::Commit, left.encode()?)?;
+                notes.insert(files::left_name(*author), note);
             }
-            if had.is_empty() {
-                continue;
-            }
-            let known = match head.as_ref().or(before.get(author)) {
-                Some(known) => session.commit(*known)?.sequence,
-                None => None,
-            };
-            let mut left = Left {
-                tree: tree_of(session, &mut state.views, &maximal(session, &had)?)?,
-                time: 0,
-                generation: 0,
-                sequence: known,
-            };
-            for commit in &had {
-                left.time = left.time.max(session.commit(*commit)?.time);
-                let generation = generations.get(commit).copied();
-                left.generation = left.generation.max(generation.unwrap_or_default());
-            }
-            let note = session.put(ObjectKind::Commit, left.encode()?)?;
-            notes.insert(files::left_name(*author), note);
         }
         files::write_objects(session, path, &mut state.unsynced)?;
         state.unsynced.sync(path)?;
@@ -110,4 +91,33 @@ impl Repository {
         let folder = [files::LEFT.to_owned()];
         files::sync_references(path, notes.into_keys().chain(folder))
     }
+}
+
+/// How far an author's journal is in one of its commits, or was in the one that a note tells of.
+fn place(session: &Session<'_>, commit: Option<&ObjectId>) -> Result<Option<u64>> {
+    match commit {
+        Some(commit) => Ok(session.commit(*commit)?.sequence),
+        None => Ok(None),
+    }
+}
+
+/// What one had whose view was made of these commits, or who wrote them.
+fn left(
+    session: &Session<'_>,
+    state: &mut State,
+    (had, generations): (&BTreeSet<ObjectId>, &BTreeMap<ObjectId, u64>),
+    sequence: Option<u64>,
+) -> Result<Left> {
+    let mut left = Left {
+        tree: tree_of(session, &mut state.views, &maximal(session, had)?)?,
+        time: 0,
+        generation: 0,
+        sequence,
+    };
+    for commit in had {
+        left.time = left.time.max(session.commit(*commit)?.time);
+        let generation = generations.get(commit).copied();
+        left.generation = left.generation.max(generation.unwrap_or_default());
+    }
+    Ok(left)
 }
