@@ -91,6 +91,9 @@ impl Repository {
         let theirs = tree_of(&after, &mut new_views(), &heads)?;
         let ours = object_id(authoring.base.tree.as_bytes());
         check_later(&after, ours, theirs)?;
+        if is_over(&session, authoring, (today, theirs))? {
+            return Ok(authoring.base.clone());
+        }
         let tree = import_tree(&after, base, (theirs, ours))?;
 
         let incarnation = authoring.signer.incarnation();
@@ -185,6 +188,33 @@ fn check_later(session: &Session<'_>, ours: ObjectId, theirs: ObjectId) -> Resul
         true => Err(rule(theirs, "what is here is to be cut later")),
         false => Ok(()),
     }
+}
+
+/// Whether this node's chain goes on from where the others' history begins, and has come farther than that: of two
+/// histories that were fetched at once, the other one was taken up meanwhile, and the chain would fork.
+fn is_over(
+    session: &Session<'_>,
+    authoring: &Authoring<'_>,
+    (today, theirs): (&Today, ObjectId),
+) -> Result<bool> {
+    let own = authoring.signer.incarnation();
+    let Some(head) = files::reference(session.git(), &files::author_name(own))? else {
+        return Ok(false);
+    };
+    if today.history.authors.get(&own) == Some(&commit_id(head)) {
+        return Ok(false);
+    }
+    let mut begins = today.history.cut.clone();
+    if begins.is_empty() {
+        let boundary = settings_of(session, theirs)?.boundary;
+        begins.extend(boundary.map(|boundary| boundary.commit));
+    }
+    for at in begins {
+        if leads_to(session, head, object_id(at.as_bytes()))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn rule(id: ObjectId, problem: &str) -> RepositoryError {

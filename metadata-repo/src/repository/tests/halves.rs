@@ -200,6 +200,22 @@ fn ones_own_work_that_was_cut_here_proves_no_other_copy() {
     assert_whole(&halves.right);
 }
 
+#[test]
+fn of_two_histories_that_were_fetched_at_once_the_second_makes_no_fork() {
+    let mut halves = halves();
+    let Halves { left, right, .. } = &mut halves;
+    let commits = edits(left, 3);
+    cut_alone(left, commits[1]);
+    let at = works(right);
+    cut_alone(right, at);
+    let today = fetched(&mut halves);
+    let view = import(&halves.right, &today).unwrap();
+    halves.right.refresh();
+    assert_eq!(import(&halves.right, &today).unwrap(), view);
+    pull(&mut halves.left, &halves.right);
+    assert_eq!(halves.left.view, view);
+}
+
 /// Both have recorded where to cut, each without the other; the right one an earlier commit, and perhaps has cut there.
 fn both_have_recorded(is_cut: bool) {
     let mut halves = halves();
