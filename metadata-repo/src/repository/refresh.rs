@@ -6,7 +6,7 @@ use super::repair::Damage;
 use super::{Repository, State, View, commit_id, files, object_id, tree_id};
 use crate::commit::nobodys;
 use crate::error::Result;
-use crate::history::{leads_to_cut, maximal};
+use crate::history::maximal;
 use crate::session::Session;
 use crate::signature;
 use crate::view::{new_views, tree_of};
@@ -90,14 +90,9 @@ impl Repository {
             Some(_) => BTreeSet::from([main]),
             None => facts.parents.iter().copied().collect(),
         };
-        let Ok(authors) = files::authors(session.git()) else {
-            return;
-        };
-        let tips: BTreeSet<_> = authors.into_values().collect();
         // the last run may have gone over to another history, and have ended before it could say what that shows
-        let is_there =
-            |head: &ObjectId| tips.contains(head) || leads_to_cut(session, *head).unwrap_or(false);
-        if !heads.iter().all(is_there) {
+        let is_known = |head: &ObjectId| self.is_known(commit_id(*head)).unwrap_or(false);
+        if !heads.iter().all(is_known) {
             return;
         }
         state.judged.extend(heads.iter().map(|head| (*head, true)));

@@ -6,7 +6,7 @@ use super::support::*;
 use super::upkeep::assert_whole;
 use crate::exchange::tests::{exchange_with, fetch_all};
 use crate::exchange::{ExchangeError, PullOptions};
-use crate::{Repository, Said, Today};
+use crate::{Repository, Said, Today, View};
 use delugefs_core::ids::CommitId;
 use std::collections::BTreeSet;
 use tempfile::TempDir;
@@ -73,9 +73,24 @@ fn fetched(halves: &mut Halves) -> Today {
         matches!(pulled, Err(ExchangeError::Cut { .. })),
         "{pulled:?}"
     );
+    fetched_from(left, right)
+}
+
+fn fetched_from(left: &Node, right: &Node) -> Today {
+    let options = PullOptions {
+        own: Some(right.incarnation),
+        ..PullOptions::default()
+    };
     let history = fetch_all(&right.repository, &left.repository, &options).unwrap();
     let own = BTreeSet::from([right.incarnation]);
     right.repository.today(history, &Said::new(), &own).unwrap()
+}
+
+/// As after a run that ends before it can say what the other history shows.
+fn opened_as_if_not_said(node: &Node, before: CommitId) -> View {
+    let path = node.repository.path();
+    std::fs::write(path.join("refs/heads/main"), format!("{before}\n")).unwrap();
+    Repository::open(path).unwrap().view()
 }
 
 fn has(found: &[String], line: &str) -> bool {
@@ -188,14 +203,8 @@ fn ones_own_work_that_was_cut_here_proves_no_other_copy() {
     let before = halves.right.view.clone();
     let view = import(&halves.right, &today).unwrap();
     assert_ne!(view, before);
-
-    // a run that ends before it can say what the other history shows
-    let right = &halves.right.repository;
-    let main = before.commit.unwrap();
-    let main = format!("{main}\n");
-    std::fs::write(right.path().join("refs/heads/main"), main).unwrap();
-    let again = Repository::open(right.path()).unwrap();
-    assert_eq!(again.view(), view);
+    let again = opened_as_if_not_said(&halves.right, before.commit.unwrap());
+    assert_eq!(again, view);
     halves.right.refresh();
     assert_whole(&halves.right);
 }
@@ -239,11 +248,11 @@ fn both_have_recorded(is_cut: bool) {
         matches!(pulled, Err(ExchangeError::Cut { at }) if at == commits[1]),
         "{pulled:?}"
     );
-    let history = fetch_all(&right.repository, &left.repository, &options).unwrap();
-    assert!(history.cut.is_empty(), "it is not cut yet");
-    let own = BTreeSet::from([right.incarnation]);
-    let today = right.repository.today(history, &Said::new(), &own);
-    import(right, &today.unwrap()).unwrap();
+    let today = fetched_from(left, right);
+    assert!(today.history.cut.is_empty(), "it is not cut yet");
+    let before = right.view.commit.unwrap();
+    let view = import(right, &today).unwrap();
+    assert_eq!(opened_as_if_not_said(right, before), view);
     right.refresh();
     assert_eq!(right.repository.cuts().unwrap(), BTreeSet::new());
     let found = shown(right);
@@ -253,11 +262,7 @@ fn both_have_recorded(is_cut: bool) {
     pull(left, right);
     assert_eq!(left.view, right.view);
     for node in [left, right] {
-        assert!(
-            node.repository
-                .cut(commits[1], incarnation(99), &Said::new())
-                .unwrap()
-        );
+        cut(node, commits[1]);
         sweep(node);
         assert_whole(node);
     }
