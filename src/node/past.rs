@@ -50,7 +50,8 @@ pub enum Tended {
 }
 
 /// Looks after the past. `asked` is what all rest on, if nobody is missing (`core::past::rests::Rests::asked`), `said`
-/// what each incarnation has said last, also who is not asked any more; `now` the volume's time, in seconds since 1970; a cut frees `least` commits.
+/// what each incarnation has said last, also who is not asked any more; `now` the volume's time, in seconds since 1970; a
+/// cut frees `least` commits.
 pub fn tend(
     node: &dyn Mover,
     asked: Option<&[BTreeSet<CommitId>]>,

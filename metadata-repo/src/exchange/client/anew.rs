@@ -18,8 +18,8 @@ pub struct Anew {
     pub authors: BTreeMap<IncarnationId, CommitId>,
 }
 
-/// Fetches over one connection to a peer whose history is cut, or is to be cut later than what is here. Objects that no reference leads to have to stay
-/// meanwhile, and until something is made of it.
+/// Fetches over one connection to a peer whose history is cut, or is to be cut later than what is here. Objects that no
+/// reference leads to have to stay meanwhile, and until something is made of it.
 pub(in super::super) fn fetch_anew(
     store: &dyn GitStore,
     read: impl Read,

@@ -42,10 +42,10 @@ impl Cut {
                 continue;
             }
             if !here.authors.is_empty() {
-                if is_earlier(&mut objects, moves, here)? {
-                    return Err(ExchangeError::Cut { at: commit_id(at) });
-                }
-                continue;
+                return match is_earlier(&mut objects, moves, here)? {
+                    true => Err(ExchangeError::Cut { at: commit_id(at) }),
+                    false => Ok(cut),
+                };
             }
             cut.commits.insert(*at);
             cut.is_new = true;
