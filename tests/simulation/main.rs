@@ -11,6 +11,7 @@
 mod backups;
 mod copies;
 mod disk;
+mod drawer;
 mod links;
 #[path = "../../core/tests/simulation/network.rs"]
 mod network;
@@ -122,7 +123,10 @@ fn whole_nodes_keep_what_they_promised_whatever_happens() {
 fn history_is_cut_and_nothing_that_lives_goes_with_it() {
     let total = total(seeds(CUTTING_SEEDS), Kind::Cutting);
     let counts = &total.counts;
-    assert!(counts.records > 0 && counts.cuts > 0, "too tame");
+    assert!(
+        counts.records > 0 && counts.cuts > 0 && counts.imports > 0,
+        "too tame"
+    );
 }
 
 fn total(seeds: std::ops::Range<u64>, kind: Kind) -> Report {

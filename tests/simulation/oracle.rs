@@ -21,6 +21,13 @@ pub(crate) const XATTR: &[u8] = b"user.mark";
 /// How the names begin of files that two users write at once; no other act touches them.
 pub(crate) const TWIN: &str = "twin";
 
+/// How those begin with which a disk in a drawer is tried; no other act touches them either.
+pub(crate) const DRAWER: &str = "drawer";
+
+pub(crate) fn is_reserved(path: &str) -> bool {
+    path.starts_with(TWIN) || path.starts_with(DRAWER)
+}
+
 /// What is under a name.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Body {

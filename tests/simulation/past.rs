@@ -128,6 +128,9 @@ impl World {
         self.goes_to_work(number);
         let parts = self.nodes[number].parts();
         let tended = parts.tend(&connected);
+        if tended == Tended::Imported {
+            self.gone_over.insert(number);
+        }
         // twice: what is found to be of no use goes the next time
         if tended != Tended::Nothing || self.random.percent(10) {
             self.nodes[number].parts().sweep();
@@ -195,6 +198,9 @@ impl World {
         };
         let imported = past::import(parts, history, &parts.rests().said(), former);
         drop(kept);
+        if imported.is_ok() {
+            self.gone_over.insert(number);
+        }
         if self.has_crashed(number) {
             return false;
         }
@@ -234,11 +240,9 @@ impl World {
         for _ in 0..ROUNDS_MAX {
             let past = |it: &Counts| (it.records, it.cuts, it.imports);
             let last = past(&self.counts);
-            let end = self.now + LAST_WORDS;
-            self.run(end, |_| false);
+            self.pass(LAST_WORDS);
             let before = self.counts;
-            let end = self.now + SILENCE;
-            self.run(end, |_| false);
+            self.pass(SILENCE);
             // with time, more of history may be cut
             if last == past(&self.counts) {
                 assert_eq!(self.counts, before, "they go on although all is said");

@@ -54,9 +54,9 @@ pub(crate) enum Action {
 }
 
 /// One run.
-struct Run {
+pub(crate) struct Run {
     kind: Kind,
-    world: World,
+    pub(crate) world: World,
     /// Each works in a folder of its own, so nothing can be in conflict.
     is_apart: bool,
 }
@@ -83,7 +83,10 @@ pub(crate) fn run(seed: u64, kind: Kind, is_told: bool) -> Report {
     };
     run.trouble();
     run.heal();
-    let head = run.agree();
+    let mut head = run.agree();
+    if run.retires_soon() && run.world.random.percent(50) {
+        head = run.drawer();
+    }
     run.world.fall_silent();
     run.report(head)
 }
@@ -127,12 +130,11 @@ impl Run {
             world.after(copied, Next::Script(Action::BackUp(number)));
             world.after(restored, Next::Script(Action::Restore(number)));
         }
-        let end = world.now + Duration::from_secs(seconds);
-        world.run(end, |_| false);
+        world.pass(Duration::from_secs(seconds));
     }
 
     /// Everything works again, and users close what they have open.
-    fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         let world = &mut self.world;
         world.act(&Action::Heal);
         world.failures = 0;
@@ -141,17 +143,15 @@ impl Run {
             world.act(&Action::Full(number, false));
             disk::disarm(&world.nodes[number].root);
         }
-        let end = world.now + Duration::from_secs(5);
-        world.run(end, |_| false);
+        world.pass(Duration::from_secs(5));
         for number in 0..world.nodes.len() {
             world.close_all(number);
         }
-        let end = world.now + RECOVERY;
-        world.run(end, |_| false);
+        world.pass(RECOVERY);
     }
 
     /// All have the same head, show the same, and that is all that was acknowledged.
-    fn agree(&mut self) -> CommitId {
+    pub(crate) fn agree(&mut self) -> CommitId {
         let world = &mut self.world;
         let heads: Vec<_> = world.nodes.iter().map(state).collect();
         let first = heads[0].clone();
@@ -290,7 +290,7 @@ impl World {
     }
 
     /// Lets a user do something, and checks what came of it.
-    fn with_user(
+    pub(crate) fn with_user(
         &mut self,
         number: usize,
         act: impl FnOnce(&mut User<'_>) -> (String, Result<(), FsError>),

@@ -2,7 +2,7 @@
 
 use crate::disk;
 use crate::node::{INLINE_MAX, Open, Running};
-use crate::oracle::{Body, READ, Shown, TWIN, Thing, Versions, XATTR, at, names};
+use crate::oracle::{Body, READ, Shown, Thing, Versions, XATTR, at, is_reserved, names};
 use crate::ports::Faults;
 use crate::random::Random;
 use delugefs::filesystem::{
@@ -129,7 +129,7 @@ impl User<'_> {
         {
             let known: Vec<&String> = model
                 .keys()
-                .filter(|path| path.starts_with(self.home) && !path.starts_with(TWIN))
+                .filter(|path| path.starts_with(self.home) && !is_reserved(path))
                 .collect();
             if !known.is_empty() {
                 return known[self.random.below(known.len())].clone();
@@ -137,7 +137,7 @@ impl User<'_> {
         }
         let (chance, home) = (self.random.percent(50), self.home);
         let written = self.versions.paths();
-        let written = written.filter(|path| path.starts_with(home) && !path.starts_with(TWIN));
+        let written = written.filter(|path| path.starts_with(home) && !is_reserved(path));
         let written: Vec<&str> = written.collect();
         if chance && !written.is_empty() {
             return written[self.random.below(written.len())].to_owned();

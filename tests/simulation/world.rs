@@ -97,6 +97,10 @@ pub(crate) struct World {
     pub(crate) is_told: bool,
     /// Each user works in a folder of his own.
     pub(crate) is_apart: bool,
+    /// Who is switched off until it is taken out again.
+    pub(crate) drawer: Option<usize>,
+    /// Who has gone over to a history that was cut.
+    pub(crate) gone_over: BTreeSet<usize>,
     /// How long history is kept and who gives no sign of life is asked, if not as usual.
     pub(crate) past: Option<(Duration, Duration)>,
     top: PathBuf,
@@ -134,6 +138,8 @@ impl World {
             failures: 0,
             is_told,
             is_apart: false,
+            drawer: None,
+            gone_over: BTreeSet::new(),
             past: None,
             top,
             queue: BTreeMap::new(),
@@ -172,6 +178,12 @@ impl World {
         }
         self.now = end;
         false
+    }
+
+    /// Runs for so long.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.run(end, |_| false);
     }
 
     fn step(&mut self, next: Next) {
@@ -453,7 +465,7 @@ impl World {
 
     /// Starts a node; it and those it can find hear of each other.
     fn start(&mut self, number: usize) {
-        if self.nodes[number].is_running() {
+        if self.nodes[number].is_running() || self.drawer == Some(number) {
             return;
         }
         self.goes_to_work(number);
