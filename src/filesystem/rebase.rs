@@ -23,14 +23,7 @@ impl Filesystem {
         &self,
         commit: impl FnOnce(&BaseView, Option<&Group>) -> Result<ViewDiff, E>,
     ) -> Result<Vec<Invalidation>, E> {
-        let mut state = self.lock();
-        if state.pending.is_in_flight() {
-            return Err(FsError::Invalid.into());
-        }
-        let group = state.group();
-        let diff = commit(&state.pending.base, group.as_ref())?;
-        let (invalidations, is_precious) = state.rebase(group, diff);
-        drop(state);
+        let (invalidations, is_precious) = self.lock().rebase_by(commit)?;
         if is_precious {
             // Before anything else is committed: or after a power cut its staging file would be taken for one of what is
             // committed under its old id. Where it fails, nothing more is.
@@ -38,9 +31,42 @@ impl Filesystem {
         }
         Ok(invalidations)
     }
+
+    /// Moves to a committed tree with which this node's own commit has the work of others: `go_over` answers the difference
+    /// to it. What is pending is committed before, by `commit`, and the journal is durable: or after a power cut its end
+    /// might be lost, and what others have made of a file be taken for the commit of what is written to it here.
+    /// On an error of `go_over` all is as `commit` has left it. No group may be on its way.
+    pub fn go_over<E: From<FsError>>(
+        &self,
+        commit: impl FnOnce(&BaseView, Option<&Group>) -> Result<ViewDiff, E>,
+        go_over: impl FnOnce(&BaseView) -> Result<ViewDiff, E>,
+    ) -> Result<Vec<Invalidation>, E> {
+        let mut state = self.lock();
+        state.check_publishing()?;
+        let (mut told, _) = state.rebase_by(commit)?;
+        state.rewrite_journal()?;
+        let (more, _) = state.rebase_by(|base, group| match group {
+            None => go_over(base),
+            Some(_) => Err(FsError::Invalid.into()),
+        })?;
+        told.extend(more);
+        Ok(told)
+    }
 }
 
 impl State {
+    fn rebase_by<E: From<FsError>>(
+        &mut self,
+        commit: impl FnOnce(&BaseView, Option<&Group>) -> Result<ViewDiff, E>,
+    ) -> Result<(Vec<Invalidation>, bool), E> {
+        if self.pending.is_in_flight() {
+            return Err(FsError::Invalid.into());
+        }
+        let group = self.group();
+        let diff = commit(&self.pending.base, group.as_ref())?;
+        Ok(self.rebase(group, diff))
+    }
+
     /// What the kernel is to forget; and whether a file that was synced goes on as another entry.
     fn rebase(&mut self, group: Option<Group>, diff: ViewDiff) -> (Vec<Invalidation>, bool) {
         let sequence = self.journal.sequence();

@@ -128,11 +128,8 @@ impl State {
         }
         self.check_publishing()?;
         if self.journal.wants_rewriting() && !self.pending.is_in_flight() {
-            let all = self.snapshot();
-            if let Err(error) = self.journal.rewrite(all) {
-                tracing::warn!(%error, "the journal could not be rewritten");
-                self.stop_if_the_disk_fails(&error);
-            }
+            // then it goes on as it is
+            let _ = self.rewrite_journal();
         }
         for parent in record.parents() {
             self.names.ancestors(parent, &mut record.places);
@@ -142,6 +139,15 @@ impl State {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// The journal says all that there is, and no more, durably.
+    pub(super) fn rewrite_journal(&mut self) -> Result<(), FsError> {
+        let all = self.snapshot();
+        self.journal.rewrite(all).inspect_err(|error| {
+            tracing::warn!(%error, "the journal could not be rewritten");
+            self.stop_if_the_disk_fails(error);
+        })
     }
 
     /// A staging file is not needed any more, as the journal says.

@@ -107,8 +107,24 @@ pub fn attest(node: &dyn Mover) -> Result<(), NamesError> {
 
 /// Goes over to the history that the others have, with what this node has made and changed beside it.
 pub fn import(node: &dyn Mover, today: &Today) -> Result<(), NamesError> {
+    // the bulk of it without the namespace's lock
     rebase(node)?;
-    rebase_with(node, Besides::Import(today))?;
+    let _moving = lock(node.names_moving());
+    let mut brought = None;
+    let told = node.filesystem().go_over(
+        |base, group| {
+            let own = author_or_base(node, base, (group, Besides::Nothing))?;
+            Ok::<_, NamesError>(step(node, base, (&own, &own))?.0)
+        },
+        |base| {
+            let own = view_of(node.repository(), base)?;
+            let view = import_beside(node, &own, today)?;
+            let (diff, followed) = step(node, base, (&own, &view))?;
+            brought = Some(followed);
+            Ok(diff)
+        },
+    )?;
+    tell(node, told, brought)?;
     // or a start after a power cut could begin from what was left
     Ok(node.filesystem().sync_names()?)
 }
@@ -137,22 +153,18 @@ enum Besides<'a> {
     Continuation(IncarnationId),
     /// That this node has the heads of its base.
     Witness,
-    /// What this node has made and changed beside the history that the others have, which takes its own's place.
-    Import(&'a Today),
 }
+
+/// What others have brought, and the tree that is shown then.
+type Brought = (ViewDiff, TreeId);
 
 fn rebase_with(node: &dyn Mover, besides: Besides<'_>) -> Result<(), NamesError> {
     let _moving = lock(node.names_moving());
-    let repository = node.repository();
     let mut brought = None;
     let mut failed = None;
-    let invalidations = node.filesystem().rebase(|base, group| {
-        let own = match (group, besides) {
-            (Some(group), _) => author(node, group, besides)?,
-            (None, Besides::Nothing | Besides::Import(_)) => view_of(repository, base)?,
-            (None, _) => author(node, &nothing(base), besides)?,
-        };
-        let view = match take_up(node, besides, &own) {
+    let told = node.filesystem().rebase(|base, group| {
+        let own = author_or_base(node, base, (group, besides))?;
+        let view = match node.repository().refresh_view() {
             // What has been committed must be told to the filesystem, or the next commit would start from a view
             // without it: the own commit is shown, the others' when there is room again.
             Err(error) if base_view(&own) != *base => {
@@ -161,31 +173,60 @@ fn rebase_with(node: &dyn Mover, besides: Besides<'_>) -> Result<(), NamesError>
             }
             view => view?,
         };
-        let diff = repository.diff(base.tree, view.tree)?;
-        // Before the names show: whoever sees one may read at once, and a content that is not known is an error.
-        brought = Some((
-            follow_both(node, base.tree, own.tree, view.tree)?,
-            view.tree,
-        ));
-        Ok::<_, NamesError>(fs::ViewDiff {
-            view: base_view(&view),
-            changes: diff.changes,
-            directories: diff.directories,
-        })
+        let (diff, followed) = step(node, base, (&own, &view))?;
+        brought = Some(followed);
+        Ok::<_, NamesError>(diff)
     })?;
-    node.invalidate(invalidations);
-    if let Some((brought, tree)) = brought {
-        node.brought(tree, &brought)?;
-    }
-    node.learn_settings()?;
+    tell(node, told, brought)?;
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// What is shown from now on, when all that was pending is in a view of this node's own.
-fn take_up(node: &dyn Mover, besides: Besides<'_>, own: &View) -> Result<View, RepositoryError> {
-    let Besides::Import(today) = besides else {
-        return node.repository().refresh_view();
+/// The view with this node's own commit of a group and whatever it commits besides; the base's, if there is nothing to
+/// commit.
+fn author_or_base(
+    node: &dyn Mover,
+    base: &BaseView,
+    (group, besides): (Option<&Group>, Besides<'_>),
+) -> Result<View, RepositoryError> {
+    match (group, besides) {
+        (Some(group), _) => author(node, group, besides),
+        (None, Besides::Nothing) => view_of(node.repository(), base),
+        (None, _) => author(node, &nothing(base), besides),
+    }
+}
+
+/// The mount's step from a base over this node's own commit to a view.
+fn step(
+    node: &dyn Mover,
+    base: &BaseView,
+    (own, view): (&View, &View),
+) -> Result<(fs::ViewDiff, Brought), RepositoryError> {
+    let diff = node.repository().diff(base.tree, view.tree)?;
+    // Before the names show: whoever sees one may read at once, and a content that is not known is an error.
+    let brought = follow_both(node, base.tree, own.tree, view.tree)?;
+    let step = fs::ViewDiff {
+        view: base_view(view),
+        changes: diff.changes,
+        directories: diff.directories,
     };
+    Ok((step, (brought, view.tree)))
+}
+
+/// Tells who has to know that the mount has moved.
+fn tell(
+    node: &dyn Mover,
+    told: Vec<Invalidation>,
+    brought: Option<Brought>,
+) -> Result<(), NamesError> {
+    node.invalidate(told);
+    if let Some((brought, tree)) = brought {
+        node.brought(tree, &brought)?;
+    }
+    Ok(node.learn_settings()?)
+}
+
+/// What is shown from then on: all that was pending is in `own`.
+fn import_beside(node: &dyn Mover, own: &View, today: &Today) -> Result<View, RepositoryError> {
     let importing = Authoring {
         signer: node.signer(),
         label: node.label(),
@@ -217,7 +258,7 @@ fn author(node: &dyn Mover, group: &Group, besides: Besides<'_>) -> Result<View,
     let repository = node.repository();
     let base = view_of(repository, &group.base)?;
     let (settings, before) = match besides {
-        Besides::Nothing | Besides::Witness | Besides::Import(_) => (None, None),
+        Besides::Nothing | Besides::Witness => (None, None),
         Besides::Settings(settings) => (Some(settings), None),
         Besides::Continuation(before) => (None, repository.sequence(before)?),
     };

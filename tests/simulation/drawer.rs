@@ -104,7 +104,7 @@ impl World {
         self.does(tidier.node, &Act::Rename(old, new));
     }
 
-    fn does(&mut self, number: usize, act: &Act) {
+    pub(crate) fn does(&mut self, number: usize, act: &Act) {
         self.with_user(number, |user| (format!("{act:?}"), user.act(act)));
     }
 

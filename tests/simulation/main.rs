@@ -17,6 +17,7 @@ mod links;
 mod network;
 mod node;
 mod oracle;
+mod over;
 mod past;
 mod ports;
 mod pulls;

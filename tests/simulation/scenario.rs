@@ -55,10 +55,10 @@ pub(crate) enum Action {
 
 /// One run.
 pub(crate) struct Run {
-    kind: Kind,
+    pub(crate) kind: Kind,
     pub(crate) world: World,
     /// Each works in a folder of its own, so nothing can be in conflict.
-    is_apart: bool,
+    pub(crate) is_apart: bool,
 }
 
 pub(crate) fn run(seed: u64, kind: Kind, is_told: bool) -> Report {
