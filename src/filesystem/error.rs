@@ -53,6 +53,9 @@ pub enum FsError {
     /// The file was changed while it was being hashed: it is to be hashed again (`EBUSY`).
     #[error("the file changed while it was being hashed")]
     Busy,
+    /// A program that is running (`ETXTBSY`).
+    #[error("the file is being executed")]
+    Running,
     /// Nothing there: a seek past the end of data (`ENXIO`).
     #[error("no data beyond that offset")]
     NoData,

@@ -238,6 +238,9 @@ impl State {
         let idle = node.handles == 0;
         let mut closed = false;
         if let (Some(staged), HandleKind::File { write: true, .. }) = (node.staged_mut(), kind) {
+        if let (Some(body), HandleKind::File { execute: true, .. }) = (node.file_mut(), &kind) {
+            body.running -= 1;
+        }
             staged.writers -= 1;
             closed = staged.writers == 0;
         }

@@ -17,6 +17,7 @@ pub(super) enum HandleKind {
         read: bool,
         write: bool,
         append: bool,
+        execute: bool,
     },
     /// A directory, with the listing that is being read.
     Directory(Option<Arc<Vec<DirectoryEntry>>>),

@@ -70,6 +70,8 @@ pub(super) struct FileBody {
 }
 
 /// An inode.
+    /// Handles by which it is being run.
+    pub(super) running: u32,
 pub(super) struct Node {
     /// `None` once it is unlinked or replaced; the root has none either.
     pub(super) place: Option<Place>,

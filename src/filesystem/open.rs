@@ -348,6 +348,11 @@ impl State {
             return self.open_reading(inode, flags).map(Attempt::Opened);
         }
         self.check_room()?;
+        let body = self.names.node(inode)?.file();
+        if !flags.write && body.is_some_and(|body| body.running > 0) {
+            // `O_RDONLY | O_TRUNC`: the kernel has it done before it looks; whoever writes it refuses by itself
+            return Err(FsError::Running);
+        }
         if let Some(staged) = self.names.node(inode)?.staged() {
             if !staged.is_writable() {
                 return Ok(Attempt::AwaitSeal);
@@ -466,13 +471,18 @@ impl State {
     }
 
     fn new_handle(&mut self, inode: Inode, flags: OpenFlags) -> Result<HandleId, FsError> {
-        self.names.node_mut(inode)?.handles += 1;
+        let node = self.names.node_mut(inode)?;
+        node.handles += 1;
+        if let Some(body) = node.file_mut() {
+            body.running += u32::from(flags.execute);
+        }
         Ok(self.handles.insert(Handle {
             inode,
             kind: HandleKind::File {
                 read: flags.read,
                 write: flags.write || flags.truncate,
                 append: flags.append,
+                execute: flags.execute,
             },
         }))
     }

@@ -147,6 +147,8 @@ pub struct OpenFlags {
     pub truncate: bool,
     /// The caller has `CAP_FSETID` (root): writing leaves set-user-id and set-group-id.
     pub privileged: bool,
+    /// To be run: while it is, the file cannot be truncated.
+    pub execute: bool,
 }
 
 /// Ready at once, or later: whoever gets `Later` answers from a task.

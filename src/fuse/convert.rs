@@ -11,6 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Bytes in a block of `statfs`, and the advice of `stat` for reading.
 pub(super) const BLOCK_BYTES: u32 = 4096;
 
+/// `__FMODE_EXEC` of the kernel's include/linux/fs.h, among the flags of an open by `execve`.
+const OPENED_TO_RUN: i32 = 0x20;
+
 /// Who owns the files, to those who look at them through the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
@@ -151,6 +154,7 @@ pub(super) fn open_flags(flags: i32, privileged: bool) -> OpenFlags {
         append: false,
         truncate: OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::TRUNC),
         privileged,
+        execute: flags & OPENED_TO_RUN != 0,
     }
 }
 

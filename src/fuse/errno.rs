@@ -23,6 +23,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::Stale => Errno::ESTALE,
         FsError::BadHandle => Errno::EBADF,
         FsError::Busy => Errno::EBUSY,
+        FsError::Running => Errno::ETXTBSY,
         FsError::NoData => Errno::ENXIO,
         // As after `errors=remount-ro`.
         FsError::ReadOnly => Errno::EROFS,

@@ -1,6 +1,7 @@
 //! The same operations in the mount and in a plain folder: the same answers, and the same tree afterwards.
 
 use crate::support::{Lab, can_mount, eventually};
+use crate::tools::Process;
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps,
     XattrFlags,
@@ -10,6 +11,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 type Operation = fn(&Path) -> io::Result<String>;
 
@@ -488,6 +490,23 @@ fn mappings_are_coherent() {
     }
     let script = "
 import mmap, os, sys
+/// The kernel has the file truncated before it looks whether somebody runs it.
+#[test]
+fn a_running_program_is_not_truncated() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let program = lab.path("sleep");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let running = Command::new(&program).arg("1000").spawn();
+    let mut running = Process(running.unwrap());
+    let truncate = rustix::fs::open(&program, OFlags::RDONLY | OFlags::TRUNC, Mode::empty());
+    assert_eq!(truncate.unwrap_err(), rustix::io::Errno::TXTBSY);
+    assert!(fs::read(&program).unwrap() == fs::read("/bin/sleep").unwrap());
+    assert!(running.0.try_wait().unwrap().is_none());
+}
+
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 os.ftruncate(fd, 1 << 20)
 m = mmap.mmap(fd, 1 << 20)
@@ -499,7 +518,7 @@ m[1048570:1048576] = b'ending'
 os.close(fd)
 ";
     let lab = Lab::new();
-    let mapped = std::process::Command::new("python3");
+    let mapped = Command::new("python3");
     let mut mapped = mapped;
     let Ok(status) = mapped.args(["-c", script]).arg(lab.path("mapped")).status() else {
         assert!(std::env::var_os("CI").is_none(), "CI must have python3");

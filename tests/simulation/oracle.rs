@@ -13,6 +13,7 @@ pub(crate) const READ: OpenFlags = OpenFlags {
     append: false,
     truncate: false,
     privileged: false,
+    execute: false,
 };
 
 /// The extended attribute that users set.

@@ -27,6 +27,7 @@ pub(super) const READ: OpenFlags = OpenFlags {
     append: false,
     truncate: false,
     privileged: false,
+    execute: false,
 };
 
 pub(super) const WRITE: OpenFlags = OpenFlags {

@@ -180,6 +180,29 @@ fn append_goes_to_the_end() {
 }
 
 #[test]
+fn a_running_program_is_not_truncated() {
+    let node = Node::new();
+    let inode = node.write("program", &[7; 5000]);
+    let execute = OpenFlags {
+        execute: true,
+        ..READ
+    };
+    let truncate = OpenFlags {
+        truncate: true,
+        ..READ
+    };
+    let running = [node.open(inode, execute), node.open(inode, execute)];
+    for run in running {
+        let refused = node.filesystem.open(inode, truncate).map(|_| ());
+        assert_eq!(refused, Err(FsError::Running));
+        assert_eq!(node.read("program"), [7; 5000]);
+        node.filesystem.release(run.handle);
+    }
+    node.open(inode, truncate);
+    assert_eq!(node.stat("program").size, 0);
+}
+
+#[test]
 fn truncate_works_open_or_not() {
     let node = Node::new();
     let inode = node.write("f", &[7; 5000]);
