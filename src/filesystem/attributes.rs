@@ -1,6 +1,6 @@
 //! `stat`, `chmod`, `chown`, `utimens`, `truncate`, `statfs`.
 
-use super::inode::without_privileges;
+use super::inode::{FILE_CAPABILITIES, without_privileges};
 use super::names::MODE_BITS;
 use super::state::{Plan, State};
 use super::{Answer, Filesystem, FsError, Inode, OpenFlags, SetAttributes, SetTime, Space, Stat};
@@ -67,24 +67,37 @@ impl Filesystem {
 impl State {
     fn set_attributes(&mut self, inode: Inode, set: &SetAttributes) -> Result<Stat, FsError> {
         let now = self.now();
-        let node = self.names.node(inode)?;
-        let is_directory = node.is_directory();
+        let is_directory = self.names.node(inode)?.is_directory();
+        self.change_attributes(inode, |attributes| {
+            change(attributes, set, is_directory, now);
+            Ok(())
+        })?;
+        self.stat(inode)
+    }
+
+    /// Changes what an entry has, after what writing has made of it so far.
+    pub(super) fn change_attributes(
+        &mut self,
+        inode: Inode,
+        change: impl FnOnce(&mut Attributes) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
         let mut target = self.target(inode)?;
-        target.entry = node.settled_entry()?;
+        target.entry = self.names.node(inode)?.settled_entry()?;
         let attributes = &mut target.entry.attributes;
         let before = attributes.clone();
-        change(attributes, set, is_directory, now);
-        if *attributes != before {
-            attributes.changed = now;
-            let written = self.written_at(inode)?;
-            self.apply(Plan::of(vec![target]))?;
-            if written.is_some()
-                && let Some(staged) = self.names.node_mut(inode)?.staged_mut()
-            {
-                staged.settle()?;
-            }
+        change(attributes)?;
+        if *attributes == before {
+            return Ok(());
         }
-        self.stat(inode)
+        attributes.changed = self.now();
+        let written = self.written_at(inode)?;
+        self.apply(Plan::of(vec![target]))?;
+        if written.is_some()
+            && let Some(staged) = self.names.node_mut(inode)?.staged_mut()
+        {
+            staged.settle()?;
+        }
+        Ok(())
     }
 
     fn written_at(&self, inode: Inode) -> Result<Option<Timestamp>, FsError> {
@@ -94,11 +107,15 @@ impl State {
 }
 
 fn change(to: &mut Attributes, set: &SetAttributes, is_directory: bool, now: Timestamp) {
-    let owner = set.uid.is_some() || set.gid.is_some();
+    // Who sets nothing at all gives the file to its owner again: `chown(-1, -1)`.
+    let owner = set.uid.is_some() || set.gid.is_some() || *set == SetAttributes::default();
     to.uid = set.uid.unwrap_or(to.uid);
     to.gid = set.gid.unwrap_or(to.gid);
     if (owner || set.kill_privileges) && !is_directory {
         to.mode = without_privileges(to.mode);
+    }
+    if owner {
+        to.xattrs.remove(FILE_CAPABILITIES);
     }
     if let Some(mode) = set.mode {
         to.mode = mode & MODE_BITS;

@@ -131,6 +131,7 @@ impl Filesystem {
             Allocation::KeepSize => FallocateFlags::KEEP_SIZE,
             Allocation::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
             Allocation::Zero => FallocateFlags::ZERO_RANGE,
+            Allocation::ZeroKeepSize => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
         };
         if what != Allocation::PunchHole {
             self.lock().take_room(grows)?;
@@ -237,10 +238,10 @@ impl State {
         node.handles -= 1;
         let idle = node.handles == 0;
         let mut closed = false;
-        if let (Some(staged), HandleKind::File { write: true, .. }) = (node.staged_mut(), kind) {
         if let (Some(body), HandleKind::File { execute: true, .. }) = (node.file_mut(), &kind) {
             body.running -= 1;
         }
+        if let (Some(staged), HandleKind::File { write: true, .. }) = (node.staged_mut(), kind) {
             staged.writers -= 1;
             closed = staged.writers == 0;
         }

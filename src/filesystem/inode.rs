@@ -21,6 +21,9 @@ const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
 const GROUP_EXECUTE: u16 = 0o0010;
 
+/// What a program may do beyond its user: a write or a new owner ends it, root's as well (capabilities(7)).
+pub(super) const FILE_CAPABILITIES: &[u8] = b"security.capability";
+
 /// Where an inode is: in this directory, under this name.
 pub(super) type Place = (Inode, Name);
 
@@ -67,11 +70,11 @@ pub(super) struct FileBody {
     pub(super) backing: Option<Arc<File>>,
     /// What all handles read, when the content is not wholly here.
     pub(super) reader: Option<Arc<dyn ContentReader>>,
+    /// Handles by which it is being run.
+    pub(super) running: u32,
 }
 
 /// An inode.
-    /// Handles by which it is being run.
-    pub(super) running: u32,
 pub(super) struct Node {
     /// `None` once it is unlinked or replaced; the root has none either.
     pub(super) place: Option<Place>,
@@ -151,6 +154,7 @@ impl Node {
             let attributes = &mut entry.attributes;
             attributes.modified = written;
             attributes.changed = attributes.changed.max(written);
+            attributes.xattrs.remove(FILE_CAPABILITIES);
             if !staged.privileged {
                 attributes.mode = without_privileges(attributes.mode);
             }

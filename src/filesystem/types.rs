@@ -217,6 +217,8 @@ pub enum Allocation {
     PunchHole,
     /// `FALLOC_FL_ZERO_RANGE`
     Zero,
+    /// `FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE`
+    ZeroKeepSize,
 }
 
 /// What `lseek` looks for.

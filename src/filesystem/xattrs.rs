@@ -1,12 +1,18 @@
 //! Extended attributes: kept in the entry, so that they travel and merge with it.
 
-use super::state::{Plan, State};
+use super::state::State;
 use super::{Filesystem, FsError, Inode, XattrMode};
 use delugefs_core::limits::{XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX};
 use std::collections::BTreeMap;
 
 /// Access lists would have to be obeyed, not only kept.
 const REFUSED: &[u8] = b"system.";
+
+/// Whose names only root sees.
+const TRUSTED: &[u8] = b"trusted.";
+
+/// What an attribute may be called (xattr(7)).
+const TAKEN: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
 
 impl Filesystem {
     /// `getxattr`
@@ -15,15 +21,17 @@ impl Filesystem {
         if name.starts_with(REFUSED) {
             return Err(FsError::NotSupported);
         }
-        let xattrs = &state.names.node(inode)?.entry.attributes.xattrs;
-        xattrs.get(name).cloned().ok_or(FsError::NoAttribute)
+        let mut attributes = state.names.node(inode)?.settled_entry()?.attributes;
+        let value = attributes.xattrs.remove(name);
+        value.ok_or(FsError::NoAttribute)
     }
 
-    /// `listxattr`
-    pub fn list_xattrs(&self, inode: Inode) -> Result<Vec<Vec<u8>>, FsError> {
+    /// `listxattr`, for root (`privileged`) or anyone else.
+    pub fn list_xattrs(&self, inode: Inode, privileged: bool) -> Result<Vec<Vec<u8>>, FsError> {
         let state = self.lock();
-        let xattrs = &state.names.node(inode)?.entry.attributes.xattrs;
-        Ok(xattrs.keys().cloned().collect())
+        let attributes = state.names.node(inode)?.settled_entry()?.attributes;
+        let shown = |name: &Vec<u8>| privileged || !name.starts_with(TRUSTED);
+        Ok(attributes.xattrs.into_keys().filter(shown).collect())
     }
 
     /// `setxattr`
@@ -34,12 +42,7 @@ impl Filesystem {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), FsError> {
-        if name.starts_with(REFUSED) {
-            return Err(FsError::NotSupported);
-        }
-        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
-            return Err(FsError::Invalid);
-        }
+        check_name(name)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(FsError::AttributeTooBig);
         }
@@ -65,15 +68,25 @@ impl Filesystem {
     }
 }
 
+fn check_name(name: &[u8]) -> Result<(), FsError> {
+    let taken = TAKEN.iter().find(|prefix| name.starts_with(prefix));
+    let prefix = taken.ok_or(FsError::NotSupported)?;
+    if name.len() == prefix.len() || name.len() > XATTR_NAME_BYTES_MAX {
+        return Err(FsError::Invalid);
+    }
+    Ok(())
+}
+
 impl State {
     fn change_xattrs(
         &mut self,
         inode: Inode,
         change: impl FnOnce(&mut BTreeMap<Vec<u8>, Vec<u8>>) -> Result<(), FsError>,
     ) -> Result<(), FsError> {
-        let mut target = self.target(inode)?;
-        change(&mut target.entry.attributes.xattrs)?;
-        target.entry.attributes.changed = self.now();
-        self.apply(Plan::of(vec![target]))
+        let now = self.now();
+        self.change_attributes(inode, |attributes| {
+            attributes.changed = now;
+            change(&mut attributes.xattrs)
+        })
     }
 }

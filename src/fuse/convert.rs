@@ -180,6 +180,8 @@ pub(super) fn allocation(mode: i32) -> Option<Allocation> {
         Some(Allocation::PunchHole)
     } else if mode == FallocateFlags::ZERO_RANGE {
         Some(Allocation::Zero)
+    } else if mode == FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE {
+        Some(Allocation::ZeroKeepSize)
     } else {
         None
     }

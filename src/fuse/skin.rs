@@ -479,9 +479,10 @@ impl fuser::Filesystem for Skin {
         });
     }
 
-    fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         guarded("listxattr", || {
-            match self.filesystem.list_xattrs(inode(number)) {
+            let privileged = is_privileged(request);
+            match self.filesystem.list_xattrs(inode(number), privileged) {
                 Ok(names) => {
                     let ended = names
                         .into_iter()

@@ -200,7 +200,12 @@ const FILES: &[(&str, Operation)] = &[
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&file, punch, 1 << 18, 1 << 18)?;
         rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 1 << 20, 1 << 16)?;
-        Ok(format!("{}", file.metadata()?.len()))
+        let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        let zeroed = rustix::fs::fallocate(&file, zero, 1 << 19, 1 << 20);
+        let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0))?;
+        let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(hole))?;
+        let length = file.metadata()?.len();
+        Ok(format!("{zeroed:?} {hole} {data} {length}"))
     }),
     ("copy a range", |top| {
         let from = File::open(top.join("big"))?;
@@ -354,6 +359,23 @@ const ATTRIBUTES: &[(&str, Operation)] = &[
             Some(34),
         ))
     }),
+    ("chown to nobody else clears it, too", |top| {
+        let mode = Permissions::from_mode(0o4751);
+        fs::set_permissions(top.join("file"), mode)?;
+        done(std::os::unix::fs::chown(top.join("file"), None, None))
+    }),
+    ("file capabilities end with a write", |top| {
+        let (at, name) = (top.join("program"), "security.capability");
+        fs::write(&at, "x")?;
+        // struct vfs_cap_data, revision 2: CAP_NET_RAW, effective
+        let mut value = [0; 20];
+        (value[0], value[3], value[5]) = (1, 2, 0x20);
+        rustix::fs::setxattr(&at, name, &value, XattrFlags::empty())?;
+        let had = rustix::fs::getxattr(&at, name, &mut [0; 20])?;
+        File::options().append(true).open(&at)?.write_all(b"y")?;
+        let has = rustix::fs::getxattr(&at, name, &mut [0; 20]);
+        Ok(format!("{had} {has:?}"))
+    }),
     ("a folder that hands on its group", |top| {
         fs::create_dir(top.join("d"))?;
         std::os::unix::fs::chown(top.join("d"), None, Some(77))?;
@@ -391,11 +413,13 @@ const ATTRIBUTES: &[(&str, Operation)] = &[
         let short = rustix::fs::getxattr(&at, "user.b", &mut value[..10]);
         let gone = rustix::fs::getxattr(&at, "user.a", &mut [0; 10]);
         let size = rustix::fs::getxattr(&at, "user.b", &mut [0; 0])?;
+        let other = rustix::fs::setxattr(&at, "other.a", b"1", XattrFlags::empty());
+        let nameless = rustix::fs::setxattr(&at, "user.", b"1", XattrFlags::empty());
         let mut list = vec![0; 1000];
         let listed = rustix::fs::listxattr(&at, &mut list)?;
         let list = String::from_utf8_lossy(&list[..listed]).contains("user.b");
         Ok(format!(
-            "{again:?} {none:?} {length} {short:?} {gone:?} {size} {list}"
+            "{again:?} {none:?} {length} {short:?} {gone:?} {size} {list} {other:?} {nameless:?}"
         ))
     }),
 ];
@@ -469,6 +493,23 @@ fn hard_links_are_refused() {
     );
 }
 
+/// The kernel has the file truncated before it looks whether somebody runs it.
+#[test]
+fn a_running_program_is_not_truncated() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let program = lab.path("sleep");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let running = Command::new(&program).arg("1000").spawn();
+    let mut running = Process(running.unwrap());
+    let truncate = rustix::fs::open(&program, OFlags::RDONLY | OFlags::TRUNC, Mode::empty());
+    assert_eq!(truncate.unwrap_err(), rustix::io::Errno::TXTBSY);
+    assert!(fs::read(&program).unwrap() == fs::read("/bin/sleep").unwrap());
+    assert!(running.0.try_wait().unwrap().is_none());
+}
+
 #[test]
 fn synced_bytes_are_there() {
     if !can_mount() {
@@ -490,23 +531,6 @@ fn mappings_are_coherent() {
     }
     let script = "
 import mmap, os, sys
-/// The kernel has the file truncated before it looks whether somebody runs it.
-#[test]
-fn a_running_program_is_not_truncated() {
-    if !can_mount() {
-        return;
-    }
-    let lab = Lab::new();
-    let program = lab.path("sleep");
-    fs::copy("/bin/sleep", &program).unwrap();
-    let running = Command::new(&program).arg("1000").spawn();
-    let mut running = Process(running.unwrap());
-    let truncate = rustix::fs::open(&program, OFlags::RDONLY | OFlags::TRUNC, Mode::empty());
-    assert_eq!(truncate.unwrap_err(), rustix::io::Errno::TXTBSY);
-    assert!(fs::read(&program).unwrap() == fs::read("/bin/sleep").unwrap());
-    assert!(running.0.try_wait().unwrap().is_none());
-}
-
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 os.ftruncate(fd, 1 << 20)
 m = mmap.mmap(fd, 1 << 20)

@@ -279,6 +279,10 @@ fn writing_and_chown_clear_set_user_id() {
     };
     assert_eq!(set(owner), 0o755);
     set(mode(0o4755));
+    let before = node.stat("f").changed;
+    assert_eq!(set(SetAttributes::default()), 0o755, "chown(-1, -1)");
+    assert!(node.stat("f").changed > before);
+    set(mode(0o4755));
     let root = OpenFlags {
         privileged: true,
         ..WRITE
@@ -306,6 +310,56 @@ fn a_group_is_inherited_from_a_directory_that_says_so() {
 }
 
 #[test]
+fn writing_and_chown_end_what_a_program_may() {
+    let node = Node::new();
+    let name = b"security.capability";
+    let set = |inode| {
+        let set = node.filesystem.set_xattr(inode, name, b"1", XattrMode::Any);
+        set.unwrap();
+        assert!(node.filesystem.get_xattr(inode, name).is_ok());
+    };
+    let is_gone = |inode| {
+        let none = node.filesystem.get_xattr(inode, name);
+        assert_eq!(none, Err(FsError::NoAttribute));
+        assert!(node.filesystem.list_xattrs(inode, true).unwrap().is_empty());
+    };
+    let (inode, handle) = node.create("f");
+    node.filesystem.write(handle, 0, b"x").unwrap();
+    set(inode);
+    node.filesystem.release(handle);
+    node.seal_all();
+    assert!(node.filesystem.get_xattr(inode, name).is_ok(), "hashed");
+    let root = OpenFlags {
+        privileged: true,
+        ..WRITE
+    };
+    let writer = node.open(inode, root);
+    node.filesystem.write(writer.handle, 0, b"y").unwrap();
+    is_gone(inode);
+    node.filesystem.release(writer.handle);
+    node.seal_all();
+    is_gone(inode);
+    set(inode);
+    let owner = SetAttributes {
+        gid: Some(3),
+        ..SetAttributes::default()
+    };
+    wait(node.filesystem.set_attributes(inode, owner).unwrap()).unwrap();
+    is_gone(inode);
+}
+
+#[test]
+fn only_root_sees_trusted_names() {
+    let node = Node::new();
+    let (inode, fs) = (node.write("f", b"x"), &node.filesystem);
+    for name in [b"trusted.a", b"trusted.b"] {
+        fs.set_xattr(inode, name, b"1", XattrMode::Any).unwrap();
+    }
+    assert_eq!(fs.list_xattrs(inode, true).unwrap().len(), 2);
+    assert!(fs.list_xattrs(inode, false).unwrap().is_empty());
+}
+
+#[test]
 fn xattrs_are_kept_and_limited() {
     let mut node = Node::new();
     let inode = node.write("f", b"x");
@@ -318,6 +372,10 @@ fn xattrs_are_kept_and_limited() {
     assert_eq!(other, Err(FsError::NoAttribute));
     let acl = fs.set_xattr(inode, b"system.posix_acl_access", b"1", XattrMode::Any);
     assert_eq!(acl, Err(FsError::NotSupported));
+    let other = fs.set_xattr(inode, b"other.a", b"1", XattrMode::Any);
+    assert_eq!(other, Err(FsError::NotSupported));
+    let nameless = fs.set_xattr(inode, b"user.", b"1", XattrMode::Any);
+    assert_eq!(nameless, Err(FsError::Invalid));
     let big = fs.set_xattr(inode, b"user.c", &vec![0; 65537], XattrMode::Any);
     assert_eq!(big, Err(FsError::AttributeTooBig));
     node.commit();
@@ -325,7 +383,7 @@ fn xattrs_are_kept_and_limited() {
     let fs = node.filesystem.clone();
     let inode = node.inode("f");
     assert_eq!(fs.get_xattr(inode, b"user.a").unwrap(), b"1");
-    assert_eq!(fs.list_xattrs(inode).unwrap(), [b"user.a".to_vec()]);
+    assert_eq!(fs.list_xattrs(inode, true).unwrap(), [b"user.a".to_vec()]);
     fs.remove_xattr(inode, b"user.a").unwrap();
     assert_eq!(fs.get_xattr(inode, b"user.a"), Err(FsError::NoAttribute));
 }
