@@ -1,8 +1,8 @@
 //! Nodes of somebody who is not root, mounted by way of fusermount3.
 
 use crate::support::{
-    Lab, Node, NodeSpec, USER, User, can_run, eventually, holds_the_switch_alone, noise, sha256,
-    signal, watcher,
+    HELPER, Lab, Node, NodeSpec, USER, User, can_run_as_user, eventually, holds_the_switch_alone,
+    noise, sha256, signal, watcher,
 };
 use rustix::process::Signal;
 use std::fs::{self, Permissions};
@@ -13,18 +13,6 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
-
-/// Where Debian's package fuse3 puts the helper.
-const HELPER: &str = "/usr/bin/fusermount3";
-
-fn can_run_as_user() -> bool {
-    let helper = Path::new(HELPER).exists();
-    assert!(helper || std::env::var_os("CI").is_none(), "CI: no fuse3");
-    if !helper {
-        eprintln!("SKIPPED: this test needs {HELPER}");
-    }
-    can_run() && helper
-}
 
 /// A disk, and a mount point, that belong to the user.
 fn theirs<'a>(lab: &'a Lab, user: &'a User, disk: &str) -> NodeSpec<'a> {

@@ -40,6 +40,19 @@ pub fn can_run() -> bool {
     }
 }
 
+/// Where Debian's package fuse3 puts the helper by which users mount.
+pub const HELPER: &str = "/usr/bin/fusermount3";
+
+/// Tests that need the same, and mount as somebody who is not root.
+pub fn can_run_as_user() -> bool {
+    let helper = Path::new(HELPER).exists();
+    assert!(helper || std::env::var_os("CI").is_none(), "CI: no fuse3");
+    if !helper {
+        eprintln!("SKIPPED: this test needs {HELPER}");
+    }
+    can_run() && helper
+}
+
 /// Whether a test can run here, which needs these programs beside what every lab needs.
 pub fn has(programs: &[&str]) -> bool {
     let found = |program: &&&str| {

@@ -11,6 +11,7 @@ const LONG_CASES: &str = "50000";
 /// (they tell figures, and would disturb each other's), and the merge's properties at length.
 pub(crate) fn test(long: bool) -> Result<()> {
     setup::ensure(setup::TESTS)?;
+    setup::ensure_suites()?;
     run(cargo().args(["test", "--workspace", "--locked"]))?;
     test_avahi()?;
     if long {

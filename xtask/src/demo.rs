@@ -1,7 +1,7 @@
 //! The main job, for someone who sees it for the first time: several disks on this machine, real mounts, a file
 //! written here and read there.
 
-use crate::run::{cargo, run, workspace};
+use crate::run::{cargo, run, target};
 use crate::setup;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -38,9 +38,7 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
         Some(folder) => folder.clone(),
         None => std::env::temp_dir().join(format!("delugefs-demo-{}", std::process::id())),
     };
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), Into::into);
-    let program = target.join("debug/delugefs");
+    let program = target().join("debug/delugefs");
     let demo = Demo { program, folder };
     let shown = demo.start().and_then(|()| demo.show());
     if options.stop || shown.is_err() {

@@ -11,6 +11,11 @@ pub(crate) fn workspace() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
+/// Where everything is built.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), Into::into)
+}
+
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));

@@ -1,6 +1,6 @@
 //! What a fresh machine lacks: installed where that is possible, else asked for in one sentence.
 
-use crate::run::{find_program, run};
+use crate::run::{cargo, find_program, run, target};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -33,6 +33,9 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("pkg-config", "pkg-config"),
     tool("openssl", "libssl-dev"),
 ];
+
+/// Published suites that tests/posix runs. Their versions are exact: what fails is listed case by case.
+const SUITES: [&str; 2] = ["pjdfstest@=0.2.2", "fsx@=0.3.2"];
 
 /// What the feature `avahi` is built with.
 pub(crate) const AVAHI_BUILD: &[Tool] = &[
@@ -67,6 +70,13 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
     let quiet = ["-qq", "-y", "--no-install-recommends"];
     run(apt().args(["update", "-qq"]))?;
     run(apt().arg("install").args(quiet).args(&missing))
+}
+
+/// Makes sure that the suites are in target/tools; what is there in this version is left as it is.
+pub(crate) fn ensure_suites() -> Result<()> {
+    let mut command = cargo();
+    command.args(["install", "--locked", "--root"]);
+    run(command.arg(target().join("tools")).args(SUITES))
 }
 
 fn apt() -> Command {
