@@ -405,8 +405,8 @@ impl Replica {
     }
 
     /// Removes those of some expired contents from this disk that `in_use` does not name, that have no name again,
-    /// and whose replacement is held durably by this node or one of `others`, the present incarnations of the other nodes.
-    /// Answers how many there were, and their bytes. Blocks.
+    /// and whose replacement is held durably by this node or one of `others`, the present incarnations of the other nodes
+    /// that are expected back. Answers how many there were, and their bytes. Blocks.
     pub fn reap(
         &self,
         expired: &[Expired],

@@ -181,6 +181,13 @@ impl Members {
         self.iter().map(|(_, member)| member.incarnation).collect()
     }
 
+    /// The present incarnations of those who are expected back.
+    pub fn expected(&self, now: u64, retire: Duration) -> BTreeSet<IncarnationId> {
+        let expected = self.iter();
+        let expected = expected.filter(|(_, member)| !member.is_retired(now, retire));
+        expected.map(|(_, member)| member.incarnation).collect()
+    }
+
     /// All, in id order.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Member)> {
         self.members.iter().map(|(node, member)| (*node, member))
@@ -212,6 +219,10 @@ impl Member {
         }
     }
 
+    fn is_retired(&self, now: u64, retire: Duration) -> bool {
+        self.away(now) > retire
+    }
+
     fn facts(&self, now: u64, up: Duration, retire: Duration) -> NodeFacts {
         let mut away = self.away(now);
         if up < SETTLE {
@@ -226,7 +237,7 @@ impl Member {
             },
             free: self.free,
             capacity: self.capacity,
-            retired: self.away(now) > retire,
+            retired: self.is_retired(now, retire),
         }
     }
 }
@@ -310,6 +321,21 @@ mod tests {
         assert_eq!(facts.presence, Presence::Away(Duration::from_mins(1)));
         assert!(!facts.retired);
         assert!(members.facts(6000 + 181 * 86_400, LONG, RETIRE)[&NODE].retired);
+    }
+
+    /// The bytes of an older version may be the last that anyone gets, where only such a disk holds the newer ones.
+    #[test]
+    fn who_is_retired_is_not_counted_on_to_hold_anything() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut members = Members::open(folder.path()).unwrap();
+        members.met(NODE, connected());
+        let expected = BTreeSet::from([connected().incarnation]);
+        let later = 6001 + RETIRE.as_secs();
+        assert_eq!(members.expected(later, RETIRE), expected, "it is here");
+        members.lost(NODE, 6000);
+        assert_eq!(members.expected(later - 1, RETIRE), expected);
+        assert_eq!(members.expected(later, RETIRE), BTreeSet::new());
+        assert_eq!(members.incarnations(), expected, "it is one all the same");
     }
 
     #[test]

@@ -180,8 +180,9 @@ fn reap(shared: &Shared) {
     if let Err(error) = shared.replica.store.flush() {
         tracing::warn!("{error}");
     }
-    let expired = shared.replica.expired(unix_time(), shared.settings().keep);
-    let others = lock(&shared.members).incarnations();
+    let (now, settings) = (unix_time(), shared.settings());
+    let expired = shared.replica.expired(now, settings.keep);
+    let others = lock(&shared.members).expected(now, settings.retire);
     let (mut gone, mut freed) = (0, 0);
     for some in expired.chunks(REAP_GROUP) {
         let _still = lock(&shared.names_moving);
