@@ -313,8 +313,10 @@ impl State {
         }
     }
 
+    /// Of what has gone before, the journal knows no more: its id may be another's, which came back from elsewhere.
     fn unstaged_ids(&self, plan: &Plan) -> Vec<EntryId> {
-        let gone = plan.targets.iter().filter(|target| target.place.is_none());
+        let goes = |target: &&Target| target.place.is_none() && self.is_elsewhere(target);
+        let gone = plan.targets.iter().filter(goes);
         let staged = |inode: &Inode| {
             let node = self.names.node(*inode).ok()?;
             node.staged().map(|_| node.entry.id)

@@ -1,6 +1,6 @@
 //! What other nodes do, while things happen here.
 
-use super::fakes::{Node, READ, WRITE};
+use super::fakes::{Node, READ, WRITE, wait};
 use crate::filesystem::*;
 use delugefs_core::change::Change;
 use delugefs_core::entry::{Attributes, Content, Entry, File, Kind, Placed, Written};
@@ -303,4 +303,29 @@ fn a_file_that_was_replaced_before_it_was_open_for_writing_is_looked_up_again() 
     node.write("f", b"ours");
     assert_eq!(node.read("f"), b"ours");
     node.filesystem.release(reader.handle);
+}
+
+#[test]
+fn what_is_done_to_a_removed_file_that_is_open_is_not_done_to_the_one_that_came_back() {
+    let mut node = Node::new();
+    node.write("f", &[1; 5000]);
+    node.seal_all();
+    node.commit();
+    let removed = node.inode("f");
+    let open = node.open(removed, WRITE);
+    let mut theirs = node.view.at(&["f"]).unwrap().clone();
+    theirs.entry.kind = inline(b"theirs");
+    node.unlink("f").unwrap();
+    node.meet(|tree| set(tree, theirs.entry.id, Some(theirs.clone())));
+    assert_eq!(node.read("f"), b"theirs");
+    node.write("f", &[2; 5000]);
+
+    let mode = SetAttributes {
+        mode: Some(0o600),
+        ..SetAttributes::default()
+    };
+    wait(node.filesystem.set_attributes(removed, mode).unwrap()).unwrap();
+    node.filesystem.release(open.handle);
+    node.restart();
+    assert!(node.read("f") == [2; 5000]);
 }
