@@ -3,6 +3,7 @@
 
 use crate::node::{Node, Parts};
 use crate::pulls::Fetch;
+use crate::random::Random;
 use crate::scenario::DAY;
 use crate::wire;
 use crate::world::{Counts, World};
@@ -29,6 +30,17 @@ pub(crate) enum Kind {
     Usual,
     /// History is cut as soon as it may be.
     Cutting,
+}
+
+impl Kind {
+    /// How many things happen in a run: most are short, some are long.
+    pub(crate) fn actions(self, random: &mut Random) -> u64 {
+        let (least, most) = match self {
+            Self::Usual => [(5, 12), (5, 20), (25, 70)][random.below(3)],
+            Self::Cutting => (10, 80),
+        };
+        random.within(least, most)
+    }
 }
 
 /// A cut frees at least so many commits, and one for each author: runs are short, and what cutting costs is less.

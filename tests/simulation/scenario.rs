@@ -117,8 +117,7 @@ impl Run {
             world.after(delay, Next::Start(number));
         }
         let seconds = world.random.within(2, 8);
-        let most = if world.past.is_some() { 80 } else { 40 };
-        for _ in 0..world.random.within(10, most) {
+        for _ in 0..self.kind.actions(&mut world.random) {
             let at = world.random.ms(300, seconds * 1000);
             let action = draw(world);
             world.after(at, Next::Script(action));

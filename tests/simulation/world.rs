@@ -309,7 +309,7 @@ impl World {
         self.goes_to_work(number);
         let own = self.nodes[number].incarnation();
         let parts = self.nodes[number].parts();
-        let before = parts.repository.authors().unwrap();
+        let before = parts.repository.sequence(own).unwrap();
         let done = match work {
             Work::Commit => moving::commit(parts),
             Work::Rebase => moving::rebase(parts),
@@ -318,8 +318,7 @@ impl World {
             return;
         }
         let parts = self.nodes[number].parts();
-        let after = parts.repository.authors().unwrap();
-        let has_committed = before.get(&own) != after.get(&own);
+        let has_committed = parts.repository.sequence(own).unwrap() != before;
         self.counts.commits += u64::from(has_committed);
         self.counts.rebases += u64::from(work == Work::Rebase);
         if let Err(error) = &done {
