@@ -6,9 +6,11 @@ use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps,
     XattrFlags,
 };
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -487,10 +489,35 @@ fn hard_links_are_refused() {
     let lab = Lab::new();
     fs::write(lab.path("a"), "x").unwrap();
     let refused = fs::hard_link(lab.path("a"), lab.path("b")).unwrap_err();
-    assert_eq!(
-        refused.raw_os_error(),
-        Some(rustix::io::Errno::PERM.raw_os_error())
-    );
+    assert_eq!(refused.raw_os_error(), Some(Errno::PERM.raw_os_error()));
+}
+
+/// What a local filesystem has and this one not, by the errno that programs know it by.
+#[test]
+fn what_is_not_offered_is_said() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    fs::write(lab.path("file"), bytes(1, 100_000)).unwrap();
+    eventually("it is sealed", || lab.filesystem.status().unsealed == 0);
+    let file = File::open(lab.path("file")).unwrap();
+    let flags = rustix::fs::ioctl_getflags(&file).map(drop);
+    let flagged = OFlags::TMPFILE | OFlags::RDWR;
+    let nameless = rustix::fs::open(lab.point.path(), flagged, Mode::RUSR).map(drop);
+    let collapse = FallocateFlags::COLLAPSE_RANGE;
+    let writer = File::options().write(true).open(lab.path("file"));
+    let collapsed = rustix::fs::fallocate(writer.unwrap(), collapse, 0, 4096);
+    assert_eq!(flags, Err(Errno::NOTTY));
+    assert_eq!(nameless, Err(Errno::OPNOTSUPP));
+    assert_eq!(collapsed, Err(Errno::OPNOTSUPP));
+
+    eventually("it is sealed", || lab.filesystem.status().writing == 0);
+    fs::remove_file(lab.path("file")).unwrap();
+    let anew = format!("/proc/self/fd/{}", file.as_raw_fd());
+    assert!(fs::read(&anew).unwrap() == bytes(1, 100_000));
+    let written = rustix::fs::open(&anew, OFlags::RDWR, Mode::empty()).map(drop);
+    assert_eq!(written, Err(Errno::STALE));
 }
 
 /// The kernel has the file truncated before it looks whether somebody runs it.
@@ -505,7 +532,7 @@ fn a_running_program_is_not_truncated() {
     let running = Command::new(&program).arg("1000").spawn();
     let mut running = Process(running.unwrap());
     let truncate = rustix::fs::open(&program, OFlags::RDONLY | OFlags::TRUNC, Mode::empty());
-    assert_eq!(truncate.unwrap_err(), rustix::io::Errno::TXTBSY);
+    assert_eq!(truncate.unwrap_err(), Errno::TXTBSY);
     assert!(fs::read(&program).unwrap() == fs::read("/bin/sleep").unwrap());
     assert!(running.0.try_wait().unwrap().is_none());
 }
