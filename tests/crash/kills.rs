@@ -6,7 +6,8 @@ use crate::load;
 use crate::programs::Source;
 use crate::support::crew::Crew;
 use crate::support::random::{Random, seed};
-use crate::support::{Lab, Node, eventually, has};
+use crate::support::{Lab, Node, ended, eventually, has};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
@@ -164,4 +165,12 @@ fn whatever_was_acknowledged_outlives_kills() {
 fn whatever_was_acknowledged_outlives_many_kills() {
     // each with a volume of its own: what is compared after a kill grows with what there is
     (0..10).for_each(|volume| kill_again_and_again(30, seed() + volume));
+}
+
+#[test]
+fn nobody_waits_for_ever_for_a_process_that_does_not_end() {
+    let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
+    assert_eq!(ended(&mut sleeper, Duration::from_millis(20)), None);
+    sleeper.kill().unwrap();
+    assert!(ended(&mut sleeper, Duration::from_secs(60)).is_some());
 }

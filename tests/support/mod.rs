@@ -19,7 +19,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 pub use tools::*;
@@ -29,6 +29,9 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_delugefs");
 
 /// Only a node that hangs takes so long to start, whatever else the machine does.
 const START_MAX: Duration = Duration::from_secs(300);
+
+/// A process that was told to end, or was killed, is gone long before, unless the kernel cannot let it go.
+const ENDING_MAX: Duration = Duration::from_secs(120);
 
 /// A start that takes longer is shown, with the last lines of the log.
 const START_SLOW: Duration = Duration::from_secs(10);
@@ -518,20 +521,23 @@ impl Node {
         );
     }
 
-    /// Waits for its end, which someone else has brought about.
-    pub fn wait(&mut self) -> std::process::ExitStatus {
-        let mut status = None;
-        eventually(Duration::from_secs(20), "the node ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
+    /// Waits for its end, which someone has brought about.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let ended = ended(&mut self.child, ENDING_MAX);
+        ended.unwrap_or_else(|| panic!("{}", self.lingers()))
+    }
+
+    fn lingers(&self) -> String {
+        let (process, root) = (self.child.id(), self.root.display());
+        format!("process {process} of {root} should have ended, and has not within {ENDING_MAX:?}")
     }
 
     /// SIGKILL, now.
+    #[track_caller]
     pub fn kill(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.wait();
     }
 
     /// Kills it, and leaves its mount as it then is.
@@ -547,7 +553,7 @@ impl Node {
                 .args(["stop", "--root"])
                 .arg(&self.root),
         );
-        let ended = self.child.wait().unwrap();
+        let ended = self.wait();
         assert!(ended.success(), "{ended:?}:\n{}", self.log());
     }
 }
@@ -563,9 +569,12 @@ impl Drop for Node {
                 String::from_utf8_lossy(&log.as_bytes()[tail..])
             );
         }
-        self.kill();
+        let _ = self.child.kill();
+        let has_ended = ended(&mut self.child, ENDING_MAX).is_some();
         if let Some(mount) = &self.mount {
             run_quietly(Command::new("umount").args(["-l", "-q"]).arg(mount));
         }
+        // a second panic would hide the first
+        assert!(has_ended || std::thread::panicking(), "{}", self.lingers());
     }
 }

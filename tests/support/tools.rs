@@ -1,7 +1,7 @@
 //! What is on this machine, and how it is run.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Only a watcher that never comes takes so long.
@@ -17,6 +17,18 @@ pub fn eventually(limit: Duration, what: &str, mut check: impl FnMut() -> bool) 
         std::thread::sleep(Duration::from_millis(10));
     }
     start.elapsed()
+}
+
+/// How a process has ended, if it has within `limit`.
+pub fn ended(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let start = Instant::now();
+    loop {
+        let status = child.try_wait().unwrap();
+        if status.is_some() || start.elapsed() > limit {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Tests that need root, /dev/fuse and network namespaces: in CI their lack is a failure, elsewhere said loudly.
