@@ -47,6 +47,11 @@ impl Changes {
         }
     }
 
+    /// Takes an entry's change out.
+    pub fn remove(&mut self, id: EntryId) -> Option<Change> {
+        self.0.remove(&id)
+    }
+
     /// The change of one entry.
     pub fn get(&self, id: EntryId) -> Option<&Change> {
         self.0.get(&id)

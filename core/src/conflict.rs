@@ -100,6 +100,7 @@ fn hash_kind(hash: &mut blake3::Hasher, kind: &Kind) {
         Kind::Socket => field(5, &[]),
         Kind::CharacterDevice(rdev) => field(6, &rdev.to_le_bytes()),
         Kind::BlockDevice(rdev) => field(7, &rdev.to_le_bytes()),
+        Kind::Link(shared) => field(8, shared.as_bytes()),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::ids::{EntryId, InfoHash};
 use crate::name::Name;
 use crate::time::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One file, directory, link or special node, apart from where it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +35,8 @@ pub enum Kind {
     CharacterDevice(u64),
     /// A block device, with its `rdev`.
     BlockDevice(u64),
+    /// A name of what several names share ([`crate::links`]).
+    Link(EntryId),
 }
 
 /// A regular file's bytes.
@@ -91,6 +93,8 @@ pub struct Attributes {
     pub changed: Timestamp,
     /// Extended attributes by full name (`user.comment`).
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The links to it, if it is shared ([`crate::links`]), at most [`crate::limits::LINKS_MERGED_MAX`].
+    pub links: BTreeSet<EntryId>,
 }
 
 /// The last write of an entry's bytes: tells versions apart, decides between rivals, names the loser.

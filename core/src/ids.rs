@@ -128,6 +128,9 @@ identity!(
 impl EntryId {
     /// The root directory of every volume.
     pub const ROOT: Self = Self::new([0; 16]);
+
+    /// The directory of files with several names ([`crate::links`]).
+    pub const SHARED: Self = Self::new([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 }
 
 impl PublicKey {

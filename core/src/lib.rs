@@ -11,6 +11,7 @@ pub mod holdings;
 pub mod ids;
 mod input;
 pub mod limits;
+pub mod links;
 pub mod memory_tree;
 pub mod merge;
 pub mod name;

@@ -21,6 +21,12 @@ pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 /// Bytes of all extended attributes of one entry: they travel in each version of its descriptor.
 pub const XATTRS_BYTES_MAX: usize = 256 * 1024;
 
+/// Names that one file may be given on one node: all are listed, 16 bytes each, in each version of its descriptor.
+pub const LINKS_MAX: usize = 1024;
+
+/// Names that one file may come to have by what many nodes give it.
+pub const LINKS_MERGED_MAX: usize = 64 * LINKS_MAX;
+
 /// Largest `inline_max` a volume may have, in bytes: larger files are better served by the swarm.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 

@@ -7,7 +7,8 @@
 //!
 //! In this order, each step relying on those before:
 //!
-//! 1. `settle`: each entry by itself, field by field;
+//! 0. `links`: what one side has shared is so for both, see [`crate::links`];
+//! 1. `settle`: each entry by itself, field by field; what a link leads to lives;
 //! 2. `structure`: a removed directory that something lives in lives again; moves that made a cycle are undone;
 //! 3. `names`: two entries of one name: directories are united, equal files become one, else one is renamed. Before that, a copy
 //!    that was given a name of its own goes if it turns out to equal what took the name.
@@ -15,6 +16,7 @@
 //! The result is a tree if the base and both sides are: each entry's parent is a living directory, the root is
 //! above all, and names are unique in their directory.
 
+mod links;
 mod names;
 mod overlay;
 mod settle;
@@ -24,6 +26,8 @@ mod structure;
 pub(crate) mod desk;
 #[cfg(test)]
 mod graph_tests;
+#[cfg(test)]
+mod links_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]
@@ -60,11 +64,15 @@ pub trait Tree {
 
 /// Merges two sets of changes. Both, and the result, are relative to `base`.
 pub fn merge<T: Tree>(base: &T, left: &Changes, right: &Changes) -> Result<Changes, T::Error> {
+    let (aligned, [left, right]) = links::align(base, [left, right])?;
     let mut tree = Overlay::new(base);
-    let losers = settle::settle(&mut tree, left, right)?;
+    let losers = settle::settle(&mut tree, &left, &right)?;
+    aligned.touch(&mut tree);
+    links::revive(&mut tree)?;
     let copies = settle::add_copies(&mut tree, losers)?;
     structure::revive(&mut tree)?;
     structure::untangle(&mut tree)?;
-    names::tell_apart(&mut tree, copies, [left, right])?;
-    Ok(tree.into_changes())
+    names::tell_apart(&mut tree, copies, [&left, &right])?;
+    links::list(&mut tree)?;
+    Ok(aligned.undo(tree.into_changes()))
 }

@@ -32,6 +32,19 @@ impl Name {
         Ok(Self(bytes.into()))
     }
 
+    /// The name in the root of the directory of files with several names ([`crate::links`]): one that no user can give.
+    pub fn shared() -> Self {
+        Self((*b"/shared").into())
+    }
+
+    /// Checks bytes that a program of ours has written.
+    pub fn decode(bytes: &[u8]) -> Result<Self, NameError> {
+        match bytes {
+            b"/shared" => Ok(Self::shared()),
+            bytes => Self::parse(bytes),
+        }
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -63,5 +76,13 @@ mod tests {
             assert_eq!(Name::parse(bad), Err(NameError::Invalid), "{bad:?}");
         }
         assert_eq!(Name::parse(&[b'x'; 256]), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn only_we_give_the_name_of_what_is_shared() {
+        let name = Name::shared();
+        assert_eq!(Name::parse(name.as_bytes()), Err(NameError::Invalid));
+        assert_eq!(Name::decode(name.as_bytes()), Ok(name));
+        assert_eq!(Name::decode(b"/other"), Err(NameError::Invalid));
     }
 }

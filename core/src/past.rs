@@ -191,11 +191,14 @@ pub fn imported(changes: &Changes) -> Changes {
         .collect();
     let brought = |(id, change): (EntryId, &Change)| match (&change.before, &change.after) {
         (Some(before), Some(after)) => {
-            let after = Placed {
-                parent: before.parent,
-                name: before.name.clone(),
-                entry: after.entry.clone(),
-            };
+            let mut after = after.clone();
+            // a second name is made, not another one
+            if after.parent != EntryId::SHARED {
+                after.parent = before.parent;
+                after.name.clone_from(&before.name);
+            }
+            let links = &before.entry.attributes.links;
+            after.entry.attributes.links.extend(links);
             let before = Some(before.clone());
             let after = Some(after);
             Some((id, Change { before, after }))

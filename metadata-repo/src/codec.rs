@@ -11,15 +11,15 @@
 use crate::bencode::{self, BencodeError, Build, Dictionary, Value};
 use crate::escape::{Shape, is_cut};
 use delugefs_core::entry::{Attributes, Content, ContentRef, Entry, File, Kind, Written};
-use delugefs_core::ids::InfoHash;
+use delugefs_core::ids::{EntryId, InfoHash};
 use delugefs_core::limits::{
-    INLINE_BYTES_MAX, LABEL_BYTES_MAX, PREVIOUS_MAX, SYMLINK_BYTES_MAX, XATTR_NAME_BYTES_MAX,
-    XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX,
+    INLINE_BYTES_MAX, LABEL_BYTES_MAX, LINKS_MERGED_MAX, PREVIOUS_MAX, SYMLINK_BYTES_MAX,
+    XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX,
 };
 use delugefs_core::name::Name;
 use delugefs_core::time::Timestamp;
 use sha1::{Digest, Sha1};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 mod fields;
 pub mod settings;
@@ -120,6 +120,9 @@ fn encode_parts(entry: &Entry, whole: Option<&Name>, info: Option<&[u8]>, fan_ou
             device = i128::from(*rdev);
             ours.insert(b"device", Build::Integer(device));
         }
+        Kind::Link(shared) => {
+            ours.insert(b"target", Build::Bytes(shared.as_bytes()));
+        }
         Kind::Directory | Kind::Fifo | Kind::Socket => {}
     }
     outer.insert(b"delugefs", Build::Dictionary(ours));
@@ -137,6 +140,7 @@ fn kind_word(kind: &Kind) -> &'static str {
         Kind::Socket => "socket",
         Kind::CharacterDevice(_) => "character device",
         Kind::BlockDevice(_) => "block device",
+        Kind::Link(_) => "link",
     }
 }
 
@@ -151,6 +155,11 @@ fn put_attributes<'a>(ours: &mut BTreeMap<&'a [u8], Build<'a>>, attributes: &'a 
         let pairs = attributes.xattrs.iter();
         let xattrs = pairs.map(|(name, value)| (&name[..], Build::Bytes(value)));
         ours.insert(b"xattrs", Build::Dictionary(xattrs.collect()));
+    }
+    if !attributes.links.is_empty() {
+        let links = attributes.links.iter();
+        let links = links.map(|link| Build::Bytes(link.as_bytes()));
+        ours.insert(b"links", Build::List(links.collect()));
     }
 }
 
@@ -234,7 +243,30 @@ fn attributes(ours: &mut Fields<'_>) -> Result<Attributes, CodecError> {
             Some(xattrs) => self::xattrs(xattrs)?,
             None => BTreeMap::new(),
         },
+        links: links(ours)?,
     })
+}
+
+fn links(ours: &mut Fields<'_>) -> Result<BTreeSet<EntryId>, CodecError> {
+    const INVALID: CodecError = CodecError::Invalid("links");
+    let Some(items) = ours.optional_list("links")? else {
+        return Ok(BTreeSet::new());
+    };
+    if items.is_empty() || items.len() > LINKS_MERGED_MAX {
+        return Err(INVALID);
+    }
+    let mut links = BTreeSet::new();
+    for item in &items {
+        let link = match item {
+            Value::Bytes(bytes) => EntryId::from_slice(bytes).ok_or(INVALID)?,
+            _ => return Err(INVALID),
+        };
+        if links.last() >= Some(&link) {
+            return Err(INVALID);
+        }
+        links.insert(link);
+    }
+    Ok(links)
 }
 
 fn xattrs(dictionary: Dictionary<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, CodecError> {
@@ -288,6 +320,7 @@ fn kind(ours: &mut Fields<'_>, info: Option<&Dictionary<'_>>) -> Result<Kind, Co
         b"socket" => Ok(Kind::Socket),
         b"character device" => ours.integer("device").map(Kind::CharacterDevice),
         b"block device" => ours.integer("device").map(Kind::BlockDevice),
+        b"link" => ours.id("target").map(Kind::Link),
         _ => Err(CodecError::Invalid("kind")),
     }
 }

@@ -1,6 +1,6 @@
 //! Names of the volume as names in Git trees, and back.
 //!
-//! A file `a.mkv` is `a.mkv.torrent`, a symbolic link or special node `a.node`, a directory `a`. The bytes of
+//! A file `a.mkv` is `a.mkv.torrent`, a link or special node `a.node`, a directory `a`. The bytes of
 //! the name are kept as they are, apart from those that would make Git, a checkout or this very scheme
 //! stumble: these become `%XX` (upper-case hex). What is longer than [`ESCAPED_BYTES_MAX`] is cut and ends in
 //! `%~` and a hash; the whole name is then in the blob. Names of our own (`%dir`, `%volume`, `%-0a`) have a
@@ -31,7 +31,7 @@ const CUT_HASH_BYTES: usize = 16;
 pub enum Shape {
     /// A regular file: `NAME.torrent`.
     File,
-    /// A symbolic link or special node: `NAME.node`.
+    /// A symbolic or hard link or special node: `NAME.node`.
     Node,
     /// A directory: a tree named `NAME`.
     Directory,
@@ -47,7 +47,8 @@ impl Shape {
             | Kind::Fifo
             | Kind::Socket
             | Kind::CharacterDevice(_)
-            | Kind::BlockDevice(_) => Self::Node,
+            | Kind::BlockDevice(_)
+            | Kind::Link(_) => Self::Node,
         }
     }
 
@@ -102,7 +103,7 @@ fn unescape(escaped: &[u8], shape: Shape) -> Option<Unescaped> {
     if stem.windows(CUT.len()).any(|window| window == CUT) {
         return Some(Unescaped::Cut);
     }
-    let name = Name::parse(&percent_decode(stem)?).ok()?;
+    let name = Name::decode(&percent_decode(stem)?).ok()?;
     (escape(&name, shape) == escaped).then_some(Unescaped::Whole(name))
 }
 
@@ -128,7 +129,7 @@ fn escape_whole(name: &[u8], shape: Shape) -> Vec<u8> {
     let trailing = shape == Shape::Directory && matches!(name.last(), Some(b'.' | b' '));
     let mut escaped = Vec::with_capacity(name.len() + 16);
     for (index, byte) in name.iter().enumerate() {
-        let refused = matches!(byte, b'%' | b'\\' | 0..=0x1f | 0x7f)
+        let refused = matches!(byte, b'%' | b'/' | b'\\' | 0..=0x1f | 0x7f)
             || (first && index == 0)
             || dot == Some(index)
             || (trailing && index + 1 == name.len());

@@ -4,6 +4,7 @@ use super::handles::{Handle, HandleKind};
 use super::inode::file_type;
 use super::state::State;
 use super::{DirectoryEntry, FileType, Filesystem, FsError, HandleId, Inode};
+use delugefs_core::name::Name;
 use std::sync::Arc;
 
 impl Filesystem {
@@ -61,6 +62,10 @@ impl State {
         let children = self.names.children(inode)?;
         let children: Vec<_> = children.iter().map(|(n, i)| (n.clone(), *i)).collect();
         for (name, child) in children {
+            // the kernel refuses a listing with a name that has a slash
+            if name == Name::shared() {
+                continue;
+            }
             let kind = file_type(&self.names.node(child)?.entry.kind);
             listing.push(line(name.as_bytes(), child, kind));
         }

@@ -224,7 +224,8 @@ pub(super) fn without_privileges(mode: u16) -> u16 {
 
 pub(super) fn file_type(kind: &Kind) -> FileType {
     match kind {
-        Kind::File(_) => FileType::File,
+        // a link is never shown itself, but what it leads to
+        Kind::File(_) | Kind::Link(_) => FileType::File,
         Kind::Directory => FileType::Directory,
         Kind::Symlink(_) => FileType::Symlink,
         Kind::Fifo => FileType::Fifo,

@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn golden() {
         let text = "\
-format = \"draft-3\"
+format = \"draft-4\"
 standing = \"creating\"
 node = \"01010101010101010101010101010101\"
 label = \"server1:/mnt/disk1\"

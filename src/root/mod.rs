@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Format of a root. Draft formats are refused by any other version, never migrated.
-pub const FORMAT: &str = "draft-3";
+pub const FORMAT: &str = "draft-4";
 
 /// Why a root cannot be used.
 #[derive(Debug, thiserror::Error)]

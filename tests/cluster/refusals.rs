@@ -56,9 +56,9 @@ fn a_root_that_cannot_be_used_is_left_alone() {
 
     let identity = lab.folder("used").join("node.toml");
     let toml = fs::read_to_string(&identity).unwrap();
-    fs::write(&identity, toml.replace("draft-3", "draft-9")).unwrap();
+    fs::write(&identity, toml.replace("draft-4", "draft-9")).unwrap();
     let newer = run(&lab, &["--id", "lab", "--root", used, "--background"]);
-    refused(&newer, 1, "has format draft-9, this program knows draft-3");
+    refused(&newer, 1, "has format draft-9, this program knows draft-4");
     fs::write(&identity, toml).unwrap();
     drop(node);
     lab.node(1, "used").storage().start().stop();

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::testing::{bytes, name, one, remove};
+use super::testing::{bytes, links_to, name, one, remove};
 use crate::change::Changes;
 use crate::entry::{Attributes, Content, Entry, File, Kind, Placed, Written};
 use crate::ids::EntryId;
+use crate::links::{link, share, shared_directory};
 use crate::memory_tree::MemoryTree;
 use crate::name::Name;
 use crate::time::Timestamp;
@@ -89,6 +90,68 @@ impl Desk {
 
     pub(crate) fn directory(self, number: u8, path: &str) -> Self {
         self.add(number, path, Kind::Directory)
+    }
+
+    /// Another name for a file.
+    pub(crate) fn link(mut self, number: u8, path: &str, new: &str) -> Self {
+        let (parent, name) = self.slot(new);
+        let mut placed = self.at(path);
+        if !matches!(placed.entry.kind, Kind::Link(_)) {
+            if self.tree.get(EntryId::SHARED).is_none() {
+                self.put(shared_directory());
+            }
+            let [shared, first] = share(&placed);
+            self.put(shared);
+            self.put(first.clone());
+            placed = first;
+        }
+        if let Kind::Link(shared) = placed.entry.kind {
+            let entry = link(id(number), shared, &placed.entry.written);
+            self.put(Placed {
+                parent,
+                name,
+                entry,
+            });
+            self.list_links(shared);
+        }
+        self
+    }
+
+    /// A name goes, and with the last one what it led to.
+    pub(crate) fn unlink(mut self, path: &str) -> Self {
+        let kind = self.at(path).entry.kind;
+        self = self.remove(path);
+        if let Kind::Link(shared) = kind {
+            self.list_links(shared);
+        }
+        self
+    }
+
+    /// Writes to a file by one of its names.
+    pub(crate) fn write_by(mut self, path: &str, text: &str) -> Self {
+        let mut link = self.at(path);
+        let Kind::Link(shared) = link.entry.kind else {
+            panic!("{path} is no link");
+        };
+        let mut placed = self.tree.get(shared).unwrap().clone();
+        placed.entry.kind = file(text);
+        placed.entry.written = written(placed.entry.written.edits + 1, self.now, self.label);
+        link.entry.written = placed.entry.written.clone();
+        self.put(placed);
+        self.put(link);
+        self
+    }
+
+    fn list_links(&mut self, shared: EntryId) {
+        let mut placed = self.tree.get(shared).unwrap().clone();
+        placed.entry.attributes.links = links_to(&self.tree, shared);
+        placed.entry.attributes.changed = Timestamp::from_seconds(self.now);
+        if placed.entry.attributes.links.is_empty() {
+            let change = one(&self.tree, shared, None);
+            self.tree.apply(&change).unwrap();
+        } else {
+            self.put(placed);
+        }
     }
 
     pub(crate) fn write(mut self, path: &str, text: &str) -> Self {

@@ -122,10 +122,15 @@ impl<'t, T: Tree> Overlay<'t, T> {
         self.touched.get(&id).and_then(|t| t.after.as_ref())
     }
 
+    /// All touched entries.
+    pub(super) fn all(&self) -> impl Iterator<Item = (EntryId, &Touched)> {
+        self.touched.iter().map(|(id, touched)| (*id, touched))
+    }
+
     /// The touched entries that are alive, without the root.
     pub(super) fn living(&self) -> impl Iterator<Item = (EntryId, &Touched)> {
-        let all = self.touched.iter().map(|(id, touched)| (*id, touched));
-        all.filter(|(id, touched)| touched.after.is_some() && *id != EntryId::ROOT)
+        self.all()
+            .filter(|(id, touched)| touched.after.is_some() && *id != EntryId::ROOT)
     }
 
     /// Whether a directory is in the base. One that was never touched is.

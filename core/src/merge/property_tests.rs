@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::merge;
-use super::testing::{self, Author, Work, all_bytes, bytes, works};
+use super::testing::{
+    self, Author, Work, all_bytes, bytes, check_links, target, works, works_without_links,
+};
 use crate::change::Changes;
 use crate::entry::{Kind, Placed};
 use crate::ids::EntryId;
@@ -48,6 +50,7 @@ fn applied(base: &MemoryTree, changes: &Changes) -> MemoryTree {
     let mut tree = base.clone();
     tree.apply(changes).unwrap();
     tree.check().unwrap();
+    check_links(&tree);
     tree
 }
 
@@ -59,6 +62,15 @@ fn three_works() -> impl Strategy<Value = [Vec<Work>; 3]> {
 fn is_edited(base: &MemoryTree, placed: &Placed) -> bool {
     base.get(placed.entry.id)
         .is_none_or(|b| b.entry.written != placed.entry.written || bytes(b) != bytes(placed))
+}
+
+/// Whether another name may keep it, or it another name.
+fn has_links(case: &Case, id: EntryId) -> bool {
+    let trees = [&case.base, &case.left, &case.right];
+    let states = trees.iter().filter_map(|tree| tree.get(id));
+    states
+        .into_iter()
+        .any(|placed| !placed.entry.attributes.links.is_empty() || target(placed).is_some())
 }
 
 proptest! {
@@ -115,7 +127,7 @@ proptest! {
             for before in case.base.iter().filter(|b| b.entry.kind != Kind::Directory) {
                 let id = before.entry.id;
                 let edited = other.get(id).is_some_and(|placed| is_edited(&case.base, placed));
-                if side.get(id).is_none() && !edited {
+                if side.get(id).is_none() && !edited && !has_links(&case, id) {
                     prop_assert_eq!(merged.get(id), None);
                 }
             }
@@ -128,7 +140,7 @@ proptest! {
         let known = |id: EntryId| {
             [&case.base, &case.left, &case.right].iter().any(|tree| tree.get(id).is_some())
         };
-        let copies = case.merged().iter().filter(|p| !known(p.entry.id)).count();
+        let copies = case.merged().iter().filter(|p| !known(p.entry.id) && target(p).is_none()).count();
         let contested = case.left.iter().filter(|left| {
             let right = case.right.get(left.entry.id);
             right.is_some_and(|right| {
@@ -147,13 +159,15 @@ proptest! {
             .flat_map(|tree| tree.iter().map(|p| (p.entry.id, p.name.clone())))
             .collect();
         for placed in merged.iter() {
-            let is_own = places.contains(&(placed.entry.id, placed.name.clone()));
+            // the first link of what only one side has shared takes the name that the other has given that
+            let ids = [Some(placed.entry.id), target(placed)].into_iter().flatten();
+            let is_own = ids.into_iter().any(|id| places.contains(&(id, placed.name.clone())));
             prop_assert!(is_own || placed.name.to_string().contains("(conflict "));
         }
     }
 
     #[test]
-    fn work_in_different_directories_adds_up(works in [works(20), works(20), works(12)]) {
+    fn work_in_different_directories_adds_up(works in [works_without_links(20), works_without_links(20), works_without_links(12)]) {
         let mut base = MemoryTree::new();
         let mut halves = Vec::new();
         for (number, works) in works.iter().take(2).enumerate() {

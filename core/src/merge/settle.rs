@@ -1,6 +1,7 @@
 //! Step 1: each entry by itself. Place, content and every attribute are merged separately.
 
 use super::Tree;
+use super::links;
 use super::overlay::{Overlay, Touched};
 use crate::change::{Change, Changes};
 use crate::conflict::{conflict_name, copy_id};
@@ -248,9 +249,19 @@ fn combine_attributes(before: Option<&Placed>, left: &Placed, right: &Placed) ->
         ),
         changed: left.changed.max(right.changed),
         xattrs: combine_xattrs(before, left, right, later),
+        links: combine_links(before, &left.links, &right.links),
     }
 }
 
+/// Those that both sides have, and those that one has added.
+fn combine_links(before: Option<&Attributes>, left: &Links, right: &Links) -> Links {
+    let is_new = |link: &&EntryId| !before.is_some_and(|before| before.links.contains(link));
+    let kept = left.intersection(right);
+    let added = left.symmetric_difference(right).filter(is_new);
+    kept.chain(added).copied().collect()
+}
+
+type Links = BTreeSet<EntryId>;
 type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Each attribute by itself; where all together would be too many, one side's.
@@ -316,11 +327,13 @@ pub(super) fn add_copies<T: Tree>(
 ) -> Result<Copies, T::Error> {
     let mut added: BTreeMap<EntryId, (Placed, Name)> = BTreeMap::new();
     for Loser { beside, mut entry } in losers {
+        let shared = entry.id;
         entry.id = copy_id(&entry);
+        entry.attributes.links.clear();
         if tree.get(entry.id)?.is_some() {
             continue;
         }
-        let (parent, name) = beside;
+        let (parent, name) = links::visible(tree, shared, beside);
         let placed = Placed {
             parent,
             name: conflict_name(&name, &entry.written),

@@ -5,10 +5,12 @@
 use crate::change::{Change, Changes};
 use crate::entry::{Attributes, Content, Entry, File, Kind, Placed, Written};
 use crate::ids::EntryId;
+use crate::links::{link, share, shared_directory};
 use crate::memory_tree::MemoryTree;
 use crate::name::Name;
 use crate::time::Timestamp;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 /// Cases of each property in the everyday suite: a few seconds for all of them.
 const CASES: u32 = 4000;
@@ -46,6 +48,11 @@ fn work(what: impl Strategy<Value = u8>) -> impl Strategy<Value = Work> {
 
 /// Everything that users do.
 pub(super) fn works(most: usize) -> impl Strategy<Value = Vec<Work>> {
+    proptest::collection::vec(work(0..26_u8), 0..=most)
+}
+
+/// Everything but hard links.
+pub(super) fn works_without_links(most: usize) -> impl Strategy<Value = Vec<Work>> {
     proptest::collection::vec(work(0..22_u8), 0..=most)
 }
 
@@ -72,7 +79,9 @@ impl Author {
             self.done += 1;
             let changes = self.changes(tree, *work).unwrap_or_default();
             tree.apply(&changes).unwrap();
+            self.list_links(tree, &changes);
             tree.check().unwrap();
+            check_links(tree);
         }
     }
 
@@ -85,8 +94,60 @@ impl Author {
             12..=15 => self.rename(tree, work),
             16 => Self::exchange(tree, work),
             17..=19 => Some(remove(tree, chosen(tree, work.which)?)),
-            _ => Some(self.set_attributes(tree, work)),
+            20..22 => Some(self.set_attributes(tree, work)),
+            _ => self.link(tree, work),
         }
+    }
+
+    /// Gives something a second name, or one more.
+    fn link(&self, tree: &MemoryTree, work: Work) -> Option<Changes> {
+        let placed = chosen(tree, work.which)?;
+        let parent = directory(tree, work.target);
+        let name = name(NAMES[usize::from(work.name) % NAMES.len()]);
+        if placed.entry.kind == Kind::Directory || tree.list(parent).any(|it| it.name == name) {
+            return None;
+        }
+        let mut changes = Changes::new();
+        let mut shared = placed.entry.id;
+        if let Kind::Link(there) = placed.entry.kind {
+            shared = there;
+        } else {
+            let directory = tree.get(EntryId::SHARED).cloned();
+            let directory = directory.unwrap_or_else(shared_directory);
+            for made in share(placed).into_iter().chain([directory]) {
+                changes.extend(one(tree, made.entry.id, Some(made)));
+            }
+        }
+        let id = self.new_id();
+        let entry = link(id, shared, &placed.entry.written);
+        let after = Placed {
+            parent,
+            name,
+            entry,
+        };
+        changes.extend(one(tree, id, Some(after)));
+        Some(changes)
+    }
+
+    /// Whoever changes a link changes what it leads to: that lists its links, and goes with the last.
+    fn list_links(&self, tree: &mut MemoryTree, changes: &Changes) {
+        let both = changes.iter().flat_map(|(_, it)| [&it.before, &it.after]);
+        let concerned: BTreeSet<EntryId> = both.flatten().filter_map(target).collect();
+        for shared in concerned {
+            let Some(mut placed) = tree.get(shared).cloned() else {
+                continue;
+            };
+            placed.entry.attributes.links = links_to(tree, shared);
+            placed.entry.attributes.changed = self.now();
+            let lives = !placed.entry.attributes.links.is_empty();
+            let change = one(tree, shared, lives.then_some(placed));
+            tree.apply(&change).unwrap();
+        }
+    }
+
+    fn new_id(&self) -> EntryId {
+        let seed = [&[self.number][..], &self.done.to_le_bytes()].concat();
+        EntryId::from_slice(&blake3::hash(&seed).as_bytes()[..16]).unwrap()
     }
 
     /// Bytes nobody else writes; now and then some that others write too.
@@ -121,8 +182,7 @@ impl Author {
         if tree.list(parent).any(|placed| placed.name == name) {
             return None;
         }
-        let seed = [&[self.number][..], &self.done.to_le_bytes()].concat();
-        let id = EntryId::from_slice(&blake3::hash(&seed).as_bytes()[..16])?;
+        let id = self.new_id();
         let entry = Entry {
             id,
             kind,
@@ -151,7 +211,15 @@ impl Author {
         placed.entry.written = self.written(placed.entry.written.edits + 1);
         placed.entry.attributes.modified = self.now();
         placed.entry.attributes.changed = self.now();
-        Some(one(tree, placed.entry.id, Some(placed)))
+        let mut changes = one(tree, placed.entry.id, Some(placed.clone()));
+        // by one of its names
+        let links: Vec<_> = placed.entry.attributes.links.iter().collect();
+        if let Some(link) = links.get(usize::from(work.name) % links.len().max(1)) {
+            let mut link = tree.get(**link).unwrap().clone();
+            link.entry.written = placed.entry.written.clone();
+            changes.extend(one(tree, link.entry.id, Some(link)));
+        }
+        Some(changes)
     }
 
     fn rename(&self, tree: &MemoryTree, work: Work) -> Option<Changes> {
@@ -231,9 +299,10 @@ pub(super) fn remove(tree: &MemoryTree, placed: &Placed) -> Changes {
 }
 
 fn chosen(tree: &MemoryTree, which: u8) -> Option<&Placed> {
+    let is_hidden = |p: &Placed| p.parent == EntryId::SHARED || p.entry.id == EntryId::SHARED;
     let entries: Vec<_> = tree
         .iter()
-        .filter(|p| p.entry.id != EntryId::ROOT)
+        .filter(|p| p.entry.id != EntryId::ROOT && !is_hidden(p))
         .collect();
     entries
         .get(usize::from(which) % entries.len().max(1))
@@ -244,6 +313,7 @@ fn directory(tree: &MemoryTree, which: u8) -> EntryId {
     let directories: Vec<_> = tree
         .iter()
         .filter(|placed| placed.entry.kind == Kind::Directory)
+        .filter(|placed| placed.entry.id != EntryId::SHARED)
         .collect();
     directories[usize::from(which) % directories.len()].entry.id
 }
@@ -256,6 +326,33 @@ pub(super) fn bytes(placed: &Placed) -> Option<&[u8]> {
             ..
         }) => Some(bytes),
         _ => None,
+    }
+}
+
+pub(super) fn target(placed: &Placed) -> Option<EntryId> {
+    match placed.entry.kind {
+        Kind::Link(shared) => Some(shared),
+        _ => None,
+    }
+}
+
+pub(super) fn links_to(tree: &MemoryTree, shared: EntryId) -> BTreeSet<EntryId> {
+    let links = tree.iter().filter(|it| target(it) == Some(shared));
+    links.map(|link| link.entry.id).collect()
+}
+
+/// Links lead to what is shared, which lists them.
+pub(super) fn check_links(tree: &MemoryTree) {
+    for placed in tree.iter() {
+        let id = placed.entry.id;
+        if let Some(shared) = target(placed) {
+            let shared = tree.get(shared).expect("a link leads nowhere");
+            assert_eq!(shared.parent, EntryId::SHARED, "{id} is not shared");
+        }
+        let listed = &placed.entry.attributes.links;
+        assert_eq!(*listed, links_to(tree, id), "links of {id}");
+        let is_shared = placed.parent == EntryId::SHARED;
+        assert_eq!(is_shared, !listed.is_empty(), "{id} without a name");
     }
 }
 

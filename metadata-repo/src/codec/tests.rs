@@ -27,6 +27,7 @@ fn sample(kind: Kind) -> Entry {
             },
             changed: Timestamp::from_seconds(1_700_000_001),
             xattrs: BTreeMap::from([(b"user.a".to_vec(), b"b".to_vec())]),
+            links: BTreeSet::new(),
         },
         written: Written {
             edits: 3,
@@ -106,6 +107,13 @@ fn golden_inline_file_directory_and_nodes() {
             "6:devicei18446744073709551615e",
             "12:block device",
             "",
+        ),
+        (
+            Kind::Link(EntryId::new(*b"fedcba9876543210")),
+            "",
+            "",
+            "4:link",
+            "6:target16:fedcba9876543210",
         ),
     ] {
         let expected = head(before, device) + middle + &tail(word, after);
@@ -213,6 +221,7 @@ fn arbitrary_kind() -> impl Strategy<Value = Kind> {
         Just(Kind::Directory),
         target.prop_map(Kind::Symlink),
         any::<u64>().prop_map(Kind::BlockDevice),
+        any::<[u8; 16]>().prop_map(|id| Kind::Link(EntryId::new(id))),
     ]
 }
 
@@ -228,10 +237,12 @@ prop_compose! {
         times in [arbitrary_time(), arbitrary_time(), arbitrary_time(), arbitrary_time()],
         xattrs in prop::collection::btree_map(
             prop::collection::vec(1..=255u8, 1..9), prop::collection::vec(any::<u8>(), 0..9), 0..3),
+        links in prop::collection::btree_set(any::<[u8; 16]>(), 0..3),
         by in "\\PC{0,10}", edits in any::<u32>(),
     ) -> Entry {
         let [accessed, modified, changed, at] = times;
-        let attributes = Attributes { mode, uid, gid: !uid, accessed, modified, changed, xattrs };
+        let links = links.into_iter().map(EntryId::new).collect();
+        let attributes = Attributes { mode, uid, gid: !uid, accessed, modified, changed, xattrs, links };
         Entry { id: EntryId::new(id), kind, attributes, written: Written { edits, at, by } }
     }
 }

@@ -6,8 +6,8 @@
 use delugefs_core::entry::{Attributes, Content, ContentRef, Entry, File, Kind, Placed, Written};
 use delugefs_core::ids::{EntryId, InfoHash, TreeId};
 use delugefs_core::limits::{
-    INLINE_BYTES_MAX, LABEL_BYTES_MAX, PREVIOUS_MAX, SYMLINK_BYTES_MAX, XATTR_NAME_BYTES_MAX,
-    XATTR_VALUE_BYTES_MAX,
+    INLINE_BYTES_MAX, LABEL_BYTES_MAX, LINKS_MERGED_MAX, PREVIOUS_MAX, SYMLINK_BYTES_MAX,
+    XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
 };
 use delugefs_core::name::{NAME_BYTES_MAX, Name};
 use delugefs_core::time::Timestamp;
@@ -83,6 +83,10 @@ impl Writer {
                 self.byte(7);
                 self.u64(*rdev);
             }
+            Kind::Link(shared) => {
+                self.byte(8);
+                self.raw(shared.as_bytes());
+            }
         }
     }
 
@@ -115,6 +119,10 @@ impl Writer {
         for (name, value) in &attributes.xattrs {
             self.bytes(name);
             self.bytes(value);
+        }
+        self.u32(attributes.links.len() as u32);
+        for link in &attributes.links {
+            self.raw(link.as_bytes());
         }
     }
 
@@ -173,7 +181,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn name(&mut self) -> Result<Name, Malformed> {
-        Name::parse(self.bytes(NAME_BYTES_MAX)?).map_err(|_| Malformed)
+        Name::decode(self.bytes(NAME_BYTES_MAX)?).map_err(|_| Malformed)
     }
 
     pub(super) fn hash(&mut self) -> Result<InfoHash, Malformed> {
@@ -223,6 +231,7 @@ impl<'a> Reader<'a> {
             5 => Kind::Socket,
             6 => Kind::CharacterDevice(self.u64()?),
             7 => Kind::BlockDevice(self.u64()?),
+            8 => Kind::Link(self.id()?),
             _ => return Err(Malformed),
         })
     }
@@ -249,6 +258,9 @@ impl<'a> Reader<'a> {
             let name = self.bytes(XATTR_NAME_BYTES_MAX)?.to_vec();
             let value = self.bytes(XATTR_VALUE_BYTES_MAX)?.to_vec();
             attributes.xattrs.insert(name, value);
+        }
+        for _ in 0..self.count(LINKS_MERGED_MAX)? {
+            attributes.links.insert(self.id()?);
         }
         Ok(attributes)
     }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What the file starts with: a name and the format's version (a draft).
-const MAGIC: &[u8; 16] = b"delugefs-jrnl-01";
+const MAGIC: &[u8; 16] = b"delugefs-jrnl-02";
 
 /// Bytes before a record.
 const FRAME_BYTES: usize = 4 + CHECK_BYTES;
