@@ -92,20 +92,31 @@ fn note(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     use std::os::fd::AsRawFd as _;
     let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
     let path = fs::read_link(&link)?;
-    let mut disks = disks();
-    let Some((root, disk)) = disks.iter_mut().find(|(root, _)| path.starts_with(root)) else {
+    let Some(root) = root_of(&path) else {
         return Ok(());
     };
-    disk.come_due(root);
+    with_disk(&root, |disk| disk.come_due(&root));
+    // other nodes' syncs do not wait for what is read here
     let facts = fs::metadata(&link)?;
     if facts.is_dir() {
         let names = names(&path)?;
-        disk.directories.insert(path, names);
+        with_disk(&root, |disk| disk.directories.insert(path, names));
     } else {
         // opened anew: it may be open for writing only, and have no name any more
-        disk.files.insert(facts.ino(), fs::read(&link)?);
+        let bytes = fs::read(&link)?;
+        with_disk(&root, |disk| disk.files.insert(facts.ino(), bytes));
     }
     Ok(())
+}
+
+/// The node's folder that a path lies in.
+fn root_of(path: &Path) -> Option<PathBuf> {
+    let disks = disks();
+    disks.keys().find(|root| path.starts_with(root)).cloned()
+}
+
+fn with_disk<T>(root: &Path, change: impl FnOnce(&mut Disk) -> T) -> Option<T> {
+    disks().get_mut(root).map(change)
 }
 
 fn disks() -> MutexGuard<'static, BTreeMap<PathBuf, Disk>> {

@@ -36,7 +36,7 @@ impl Kind {
     /// How many things happen in a run: most are short, some are long.
     pub(crate) fn actions(self, random: &mut Random) -> u64 {
         let (least, most) = match self {
-            Self::Usual => [(5, 12), (5, 20), (25, 70)][random.below(3)],
+            Self::Usual => [(3, 10), (3, 10), (30, 80)][random.below(3)],
             Self::Cutting => (10, 80),
         };
         random.within(least, most)
