@@ -39,6 +39,16 @@ pub enum Kind {
     Link(EntryId),
 }
 
+impl Kind {
+    /// What a link leads to.
+    pub fn target(&self) -> Option<EntryId> {
+        match self {
+            Self::Link(shared) => Some(*shared),
+            _ => None,
+        }
+    }
+}
+
 /// A regular file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct File {

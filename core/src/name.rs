@@ -5,6 +5,8 @@ use std::fmt;
 /// Most bytes in a name (`NAME_MAX` of Linux).
 pub const NAME_BYTES_MAX: usize = 255;
 
+const SHARED: &[u8] = b"/shared";
+
 /// One component of a path: 1 to [`NAME_BYTES_MAX`] bytes, without `/` and NUL, neither `.` nor `..`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Box<[u8]>);
@@ -34,13 +36,18 @@ impl Name {
 
     /// The name in the root of the directory of files with several names ([`crate::links`]): one that no user can give.
     pub fn shared() -> Self {
-        Self((*b"/shared").into())
+        Self(SHARED.into())
+    }
+
+    /// Whether this is that name.
+    pub fn is_shared(&self) -> bool {
+        *self.0 == *SHARED
     }
 
     /// Checks bytes that a program of ours has written.
     pub fn decode(bytes: &[u8]) -> Result<Self, NameError> {
         match bytes {
-            b"/shared" => Ok(Self::shared()),
+            SHARED => Ok(Self::shared()),
             bytes => Self::parse(bytes),
         }
     }

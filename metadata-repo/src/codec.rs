@@ -248,25 +248,11 @@ fn attributes(ours: &mut Fields<'_>) -> Result<Attributes, CodecError> {
 }
 
 fn links(ours: &mut Fields<'_>) -> Result<BTreeSet<EntryId>, CodecError> {
-    const INVALID: CodecError = CodecError::Invalid("links");
-    let Some(items) = ours.optional_list("links")? else {
-        return Ok(BTreeSet::new());
-    };
-    if items.is_empty() || items.len() > LINKS_MERGED_MAX {
-        return Err(INVALID);
+    let links = ids(ours, "links", LINKS_MERGED_MAX, EntryId::from_slice)?;
+    if !links.is_sorted_by(|one, next| one < next) {
+        return Err(CodecError::Invalid("links"));
     }
-    let mut links = BTreeSet::new();
-    for item in &items {
-        let link = match item {
-            Value::Bytes(bytes) => EntryId::from_slice(bytes).ok_or(INVALID)?,
-            _ => return Err(INVALID),
-        };
-        if links.last() >= Some(&link) {
-            return Err(INVALID);
-        }
-        links.insert(link);
-    }
-    Ok(links)
+    Ok(links.into_iter().collect())
 }
 
 fn xattrs(dictionary: Dictionary<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, CodecError> {
@@ -335,7 +321,7 @@ fn file(ours: &mut Fields<'_>, info: Option<&Dictionary<'_>>) -> Result<File, Co
         (None, None, None) => return Err(CodecError::Missing("info")),
         _ => return Err(CodecError::Invalid("content")),
     };
-    let previous = previous(ours)?;
+    let previous = ids(ours, "previous", PREVIOUS_MAX, InfoHash::from_slice)?;
     Ok(File { content, previous })
 }
 
@@ -372,19 +358,25 @@ pub fn content_of_info(info: &[u8]) -> Result<ContentRef, CodecError> {
     }
 }
 
-fn previous(ours: &mut Fields<'_>) -> Result<Vec<InfoHash>, CodecError> {
-    const INVALID: CodecError = CodecError::Invalid("previous");
-    let Some(items) = ours.optional_list("previous")? else {
+/// A list that is left out where it would be empty.
+fn ids<I>(
+    ours: &mut Fields<'_>,
+    key: &'static str,
+    most: usize,
+    parse: fn(&[u8]) -> Option<I>,
+) -> Result<Vec<I>, CodecError> {
+    let Some(items) = ours.optional_list(key)? else {
         return Ok(Vec::new());
     };
-    if items.is_empty() || items.len() > PREVIOUS_MAX {
-        return Err(INVALID);
+    if items.is_empty() || items.len() > most {
+        return Err(CodecError::Invalid(key));
     }
-    let hash = |item: &Value<'_>| match item {
-        Value::Bytes(bytes) => InfoHash::from_slice(bytes),
+    let id = |item: &Value<'_>| match item {
+        Value::Bytes(bytes) => parse(bytes),
         _ => None,
     };
-    items.iter().map(|item| hash(item).ok_or(INVALID)).collect()
+    let ids = items.iter().map(id).collect::<Option<_>>();
+    ids.ok_or(CodecError::Invalid(key))
 }
 
 fn whole_name(ours: &mut Fields<'_>, kind: &Kind) -> Result<Option<Name>, CodecError> {

@@ -4,7 +4,6 @@ use super::handles::{Handle, HandleKind};
 use super::inode::file_type;
 use super::state::State;
 use super::{DirectoryEntry, FileType, Filesystem, FsError, HandleId, Inode};
-use delugefs_core::name::Name;
 use std::sync::Arc;
 
 impl Filesystem {
@@ -63,7 +62,7 @@ impl State {
         let children: Vec<_> = children.iter().map(|(n, i)| (n.clone(), *i)).collect();
         for (name, child) in children {
             // the kernel refuses a listing with a name that has a slash
-            if name == Name::shared() {
+            if name.is_shared() {
                 continue;
             }
             let kind = file_type(&self.names.node(child)?.entry.kind);

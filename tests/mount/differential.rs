@@ -569,8 +569,7 @@ m[1048570:1048576] = b'ending'
 os.close(fd)
 ";
     let lab = Lab::new();
-    let mapped = Command::new("python3");
-    let mut mapped = mapped;
+    let mut mapped = Command::new("python3");
     let Ok(status) = mapped.args(["-c", script]).arg(lab.path("mapped")).status() else {
         assert!(std::env::var_os("CI").is_none(), "CI must have python3");
         eprintln!("SKIPPED: this test needs python3");

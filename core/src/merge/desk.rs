@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::testing::{bytes, links_to, name, one, remove};
+use super::testing::{bytes, list_links, name, one, remove, sharing};
 use crate::change::Changes;
 use crate::entry::{Attributes, Content, Entry, File, Kind, Placed, Written};
 use crate::ids::EntryId;
-use crate::links::{link, share, shared_directory};
+use crate::links::link;
 use crate::memory_tree::MemoryTree;
 use crate::name::Name;
 use crate::time::Timestamp;
@@ -95,25 +95,21 @@ impl Desk {
     /// Another name for a file.
     pub(crate) fn link(mut self, number: u8, path: &str, new: &str) -> Self {
         let (parent, name) = self.slot(new);
-        let mut placed = self.at(path);
-        if !matches!(placed.entry.kind, Kind::Link(_)) {
-            if self.tree.get(EntryId::SHARED).is_none() {
-                self.put(shared_directory());
-            }
-            let [shared, first] = share(&placed);
-            self.put(shared);
-            self.put(first.clone());
-            placed = first;
+        let placed = self.at(path);
+        let mut shared = placed.entry.id;
+        if let Some(target) = placed.entry.kind.target() {
+            shared = target;
+        } else {
+            let changes = sharing(&self.tree, &placed);
+            self.tree.apply(&changes).unwrap();
         }
-        if let Kind::Link(shared) = placed.entry.kind {
-            let entry = link(id(number), shared, &placed.entry.written);
-            self.put(Placed {
-                parent,
-                name,
-                entry,
-            });
-            self.list_links(shared);
-        }
+        let entry = link(id(number), shared, &placed.entry.written);
+        self.put(Placed {
+            parent,
+            name,
+            entry,
+        });
+        self.list_links(shared);
         self
     }
 
@@ -143,15 +139,7 @@ impl Desk {
     }
 
     fn list_links(&mut self, shared: EntryId) {
-        let mut placed = self.tree.get(shared).unwrap().clone();
-        placed.entry.attributes.links = links_to(&self.tree, shared);
-        placed.entry.attributes.changed = Timestamp::from_seconds(self.now);
-        if placed.entry.attributes.links.is_empty() {
-            let change = one(&self.tree, shared, None);
-            self.tree.apply(&change).unwrap();
-        } else {
-            self.put(placed);
-        }
+        list_links(&mut self.tree, shared, Timestamp::from_seconds(self.now));
     }
 
     pub(crate) fn write(mut self, path: &str, text: &str) -> Self {

@@ -7,10 +7,11 @@
 use super::Tree;
 use super::overlay::{self, Overlay};
 use crate::change::{Change, Changes};
-use crate::entry::{Kind, Placed};
+use crate::entry::Placed;
 use crate::ids::EntryId;
 use crate::links::{first_link, share};
 use crate::name::Name;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is shared in the base or on a side, but not everywhere: it and its first link, as the base has them.
@@ -20,10 +21,10 @@ pub(super) struct Aligned(BTreeMap<EntryId, Pair>);
 type Pair = [Option<Placed>; 2];
 
 /// Makes all look as if what is shared anywhere had always been so.
-pub(super) fn align<T: Tree>(
+pub(super) fn align<'c, T: Tree>(
     base: &T,
-    sides: [&Changes; 2],
-) -> Result<(Aligned, [Changes; 2]), T::Error> {
+    sides: [&'c Changes; 2],
+) -> Result<(Aligned, [Cow<'c, Changes>; 2]), T::Error> {
     let mut aligned = BTreeMap::new();
     for (id, change) in sides.iter().flat_map(|side| side.iter()) {
         let states = [change.before.as_ref(), change.after.as_ref()];
@@ -47,14 +48,17 @@ pub(super) fn align<T: Tree>(
     Ok((Aligned(aligned), sides))
 }
 
-fn align_side(aligned: &BTreeMap<EntryId, Pair>, side: &Changes) -> Changes {
+fn align_side<'c>(aligned: &BTreeMap<EntryId, Pair>, side: &'c Changes) -> Cow<'c, Changes> {
+    if aligned.is_empty() {
+        return Cow::Borrowed(side);
+    }
     let mut changes = side.clone();
     for (id, pair) in aligned {
         let ids = [*id, first_link(*id)];
         let after = [0, 1].map(|i| side.after(ids[i], pair[i].as_ref()).cloned());
         replace(&mut changes, ids, (shared(pair), shared(&after)));
     }
-    changes
+    Cow::Owned(changes)
 }
 
 fn replace(changes: &mut Changes, ids: [EntryId; 2], (before, after): (Pair, Pair)) {
@@ -77,14 +81,8 @@ impl Aligned {
     pub(super) fn touch<T: Tree>(&self, tree: &mut Overlay<T>) {
         let before = self.0.values().flat_map(shared).flatten();
         for placed in before {
-            let id = placed.entry.id;
-            if tree.touched(id).is_none() {
-                let touched = overlay::Touched {
-                    after: Some(placed.clone()),
-                    before: Some(placed),
-                    grave: None,
-                };
-                tree.touch(id, touched);
+            if tree.touched(placed.entry.id).is_none() {
+                tree.adopt(placed.entry.id, Some(placed));
             }
         }
     }
@@ -105,10 +103,7 @@ fn is_shared(placed: Option<&Placed>) -> bool {
 }
 
 fn target(placed: Option<&Placed>) -> Option<EntryId> {
-    match placed?.entry.kind {
-        Kind::Link(shared) => Some(shared),
-        _ => None,
-    }
+    placed?.entry.kind.target()
 }
 
 /// What is shared, as far as it or a link to it has been touched, with the touched links that live.

@@ -86,7 +86,7 @@ impl<'t, T: Tree> Overlay<'t, T> {
     }
 
     /// Adds an entry as it is in the base.
-    fn adopt(&mut self, id: EntryId, before: Option<Placed>) {
+    pub(super) fn adopt(&mut self, id: EntryId, before: Option<Placed>) {
         let touched = Touched {
             after: before.clone(),
             before,

@@ -112,11 +112,7 @@ impl Author {
         if let Kind::Link(there) = placed.entry.kind {
             shared = there;
         } else {
-            let directory = tree.get(EntryId::SHARED).cloned();
-            let directory = directory.unwrap_or_else(shared_directory);
-            for made in share(placed).into_iter().chain([directory]) {
-                changes.extend(one(tree, made.entry.id, Some(made)));
-            }
+            changes.extend(sharing(tree, placed));
         }
         let id = self.new_id();
         let entry = link(id, shared, &placed.entry.written);
@@ -134,14 +130,7 @@ impl Author {
         let both = changes.iter().flat_map(|(_, it)| [&it.before, &it.after]);
         let concerned: BTreeSet<EntryId> = both.flatten().filter_map(target).collect();
         for shared in concerned {
-            let Some(mut placed) = tree.get(shared).cloned() else {
-                continue;
-            };
-            placed.entry.attributes.links = links_to(tree, shared);
-            placed.entry.attributes.changed = self.now();
-            let lives = !placed.entry.attributes.links.is_empty();
-            let change = one(tree, shared, lives.then_some(placed));
-            tree.apply(&change).unwrap();
+            list_links(tree, shared, self.now());
         }
     }
 
@@ -330,13 +319,34 @@ pub(super) fn bytes(placed: &Placed) -> Option<&[u8]> {
 }
 
 pub(super) fn target(placed: &Placed) -> Option<EntryId> {
-    match placed.entry.kind {
-        Kind::Link(shared) => Some(shared),
-        _ => None,
-    }
+    placed.entry.kind.target()
 }
 
-pub(super) fn links_to(tree: &MemoryTree, shared: EntryId) -> BTreeSet<EntryId> {
+/// An entry gets a first link, and the tree a place for what is shared.
+pub(super) fn sharing(tree: &MemoryTree, placed: &Placed) -> Changes {
+    let directory = tree.get(EntryId::SHARED).cloned();
+    let directory = directory.unwrap_or_else(shared_directory);
+    let made = share(placed).into_iter().chain([directory]);
+    let mut changes = Changes::new();
+    for made in made {
+        changes.extend(one(tree, made.entry.id, Some(made)));
+    }
+    changes
+}
+
+/// What is shared lists its links, and goes with the last.
+pub(super) fn list_links(tree: &mut MemoryTree, shared: EntryId, now: Timestamp) {
+    let Some(mut placed) = tree.get(shared).cloned() else {
+        return;
+    };
+    placed.entry.attributes.links = links_to(tree, shared);
+    placed.entry.attributes.changed = now;
+    let lives = !placed.entry.attributes.links.is_empty();
+    let change = one(tree, shared, lives.then_some(placed));
+    tree.apply(&change).unwrap();
+}
+
+fn links_to(tree: &MemoryTree, shared: EntryId) -> BTreeSet<EntryId> {
     let links = tree.iter().filter(|it| target(it) == Some(shared));
     links.map(|link| link.entry.id).collect()
 }
